@@ -1,0 +1,179 @@
+"""The command line. One short function a command; whatever is slow to import is imported inside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medssl import __version__
+from medssl.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Which initialisation should we train from, ImageNet, in-domain, or both, and how sure are we?",
+)
+config_app = typer.Typer(no_args_is_help=True, help="About study files.")
+track_app = typer.Typer(no_args_is_help=True, help="About the tracker.")
+app.add_typer(config_app, name="config")
+app.add_typer(track_app, name="track")
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The study file.", show_default=False)]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set a.b=value. May be repeated.")]
+Arms = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. May be repeated.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start this stage over.")]
+
+
+def _open(config: Path, sets: list[str] | None):
+    from medssl.stages.workspace import open_workspace
+
+    return open_workspace(config, sets)
+
+
+@app.command()
+def index(config: Config, sets: Sets = None, fresh: Fresh = False) -> None:
+    """Raw files to manifest, rejects, splits and pixel store."""
+    from medssl.stages.index import index as stage
+
+    stage(_open(config, sets), fresh=fresh)
+
+
+@app.command()
+def pretrain(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
+    """Self-supervised training on the unlabelled archive, for every arm that has a method."""
+    work = _open(config, sets)
+    from medssl.stages.pretrain import pretrain as stage
+
+    stage(work, arms=arm, fresh=fresh)
+
+
+@app.command()
+def finetune(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
+    """Every arm on small labelled sets; reads no label outside of the budgets."""
+    work = _open(config, sets)
+    from medssl.stages.finetune import finetune as stage
+
+    stage(work, arms=arm, fresh=fresh)
+
+
+@app.command()
+def evaluate(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
+    """Score the test patients, once a cell; the only command that reads their labels."""
+    work = _open(config, sets)
+    from medssl.stages.evaluate import evaluate as stage
+
+    stage(work, arms=arm, fresh=fresh)
+
+
+@app.command()
+def compare(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
+    """The arms side by side, with intervals: a table, a report, the tracker."""
+    work = _open(config, sets)
+    from medssl.stages.compare import compare as stage
+
+    stage(work, arms=arm, fresh=fresh)
+
+
+@app.command()
+def run(
+    pipeline: Annotated[Path, typer.Argument(help="The pipeline file.", show_default=False)],
+    config: Config,
+    sets: Sets = None,
+    fresh: Fresh = False,
+) -> None:
+    """Several stages as one thing, such as pipelines/imagenet_vs_in_domain.yaml."""
+    work = _open(config, sets)
+    from medssl.stages.pipeline import run_pipeline
+
+    run_pipeline(work, pipeline, fresh=fresh)
+
+
+@app.command()
+def embed(
+    config: Config,
+    encoder: Annotated[str, typer.Option("--encoder", help="A folder with encoder.json, or runs:/RUN_ID/encoder.")],
+    sets: Sets = None,
+    data: Annotated[str | None, typer.Option("--data", help="A data set of the study; the task's if left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The Parquet file to write.")] = None,
+) -> None:
+    """The features of a data set, as Parquet."""
+    work = _open(config, sets)
+    from medssl.stages.embed import embed as stage
+
+    stage(work, encoder, data=data, out=out)
+
+
+@app.command()
+def locate(
+    key: Annotated[str, typer.Argument(help="A key of an image, patient, study or series.")], config: Config, sets: Sets = None
+) -> None:
+    """The files behind a key. Prints identifiers; works only on the machine that indexed them."""
+    from medssl.data.private import locate as find
+
+    for _, row in find(_open(config, sets).private, key).iterrows():
+        typer.echo(f"{row['row_key']}  {row['source']}  {row['path']}" + (f"  frame {row['frame']}" if row["frame"] else ""))
+
+
+@track_app.command("sync")
+def track_sync(config: Config, sets: Sets = None) -> None:
+    """Send to MLflow what it has not got yet."""
+    from medssl.stages.sync import sync
+
+    sync(_open(config, sets))
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """The JSON Schema of study files, for editors."""
+    from medssl.stages.schema import study_schema
+
+    typer.echo(json.dumps(study_schema(), indent=2))
+
+
+@config_app.command("check")
+def config_check(config: Config, sets: Sets = None) -> None:
+    """Check a study file and its cards without doing anything."""
+    from medssl.stages.workspace import check_components, check_study
+
+    study = check_study(config, sets)
+    check_components(study)
+    typer.echo(f"{config}: is a study file of version {study.version}, arms: {', '.join(study.arms)}")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"medssl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 2 something to mend, 128 + N stopped by signal N."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except Exception as error:
+        # A stop is no error; its class lives beside torch, so it is known by its attribute.
+        signum = getattr(error, "signum", None)
+        if signum is None:
+            raise
+        sys.stderr.write(f"{error}\n")
+        sys.exit(128 + signum)
+
+
+if __name__ == "__main__":
+    main()

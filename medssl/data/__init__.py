@@ -1,0 +1,1 @@
+"""From raw files to batches: cards, formats, manifest, splits, label budgets, pixel store. Knows nothing of methods."""

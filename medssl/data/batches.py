@@ -1,0 +1,110 @@
+"""Batches of stored pixels with how to show them; the order of samples is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from medssl.data.store import Store
+from medssl.seeds import torch_generator
+
+FUNCTIONS = {"linear": 0, "linear_exact": 1, "sigmoid": 2}
+
+
+@dataclass
+class PixelBatch:
+    """N grey images as they stand in the store, with the window that the encoder's input rule chose for each."""
+
+    pixels: Tensor  # (N, 1, H, W) float32, stored values
+    slope: Tensor  # (N,) float32: stored units = slope * pixels + intercept
+    intercept: Tensor  # (N,) float32
+    center: Tensor  # (N,) float32, stored units
+    width: Tensor  # (N,) float32, stored units
+    function: Tensor  # (N,) int64, see FUNCTIONS
+    invert: Tensor  # (N,) bool: high units are dark
+    box: Tensor  # (N, 4) float32: y0, x0, y1, x1 of the valid pixels, half-open
+    row: Tensor  # (N,) int64, position in the manifest
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def to(self, device: torch.device | str) -> PixelBatch:
+        """The batch on another device."""
+        return PixelBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+
+
+def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """The window of each row: columns center, width (stored units), function, source.
+
+    Args:
+        manifest: rows of a manifest.
+        rule: `auto`: the file's own first window; without one the full range of 8-bit images, and percentiles 0.5 to 99.5
+            of deeper ones. `percentile`: percentiles for every image. `full`: the range that the bit depth can hold.
+    """
+    own = manifest["window_center"].notna() & (rule == "auto")
+    full_width = manifest["full_high"] - manifest["full_low"]
+    full = (rule == "full") | ((rule == "auto") & ~own & (full_width <= 255))
+    low = manifest["full_low"].where(full, manifest["p00_5"])
+    high = manifest["full_high"].where(full, manifest["p99_5"])
+    # A window of no width would divide by zero; one unit is the least that stored values can differ by.
+    width = (high - low).clip(lower=1e-6)
+    return pd.DataFrame(
+        {
+            "center": manifest["window_center"].where(own, (low + high) / 2),
+            "width": manifest["window_width"].where(own, width),
+            "function": manifest["window_function"].where(own, "linear_exact"),
+            "source": np.where(own, "file", np.where(full, "full", "percentile")),
+        },
+        index=manifest.index,
+    )
+
+
+class PixelSource:
+    """The images of some rows of a manifest, by position."""
+
+    def __init__(self, store: Store, manifest: pd.DataFrame, rows: np.ndarray, window_rule: str) -> None:
+        """`rows`: positions in the manifest, in the order by which `batch` addresses them."""
+        self.store, self.rows = store, np.asarray(rows, np.int64)
+        part = manifest.iloc[self.rows]
+        windows = choose_windows(part, window_rule)
+        self._shard = part["store_shard"].to_numpy(np.int64)
+        self._row = part["store_row"].to_numpy(np.int64)
+        self._columns = {
+            "slope": _tensor(part["store_slope"]),
+            "intercept": _tensor(part["store_intercept"]),
+            "center": _tensor(windows["center"]),
+            "width": _tensor(windows["width"]),
+            "function": torch.from_numpy(windows["function"].map(FUNCTIONS).to_numpy(np.int64, copy=True)),
+            "invert": torch.from_numpy(part["inverted"].to_numpy(bool, copy=True)),
+            "box": _tensor(part[["box_y0", "box_x0", "box_y1", "box_x1"]]),
+            "row": torch.from_numpy(self.rows),
+        }
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, positions: np.ndarray | Tensor) -> PixelBatch:
+        """The images at `positions` (int64, N), on the CPU."""
+        positions = torch.as_tensor(positions)
+        at = positions.numpy()
+        pixels = torch.from_numpy(self.store.read(self._shard[at], self._row[at])).unsqueeze(1)
+        return PixelBatch(pixels=pixels, **{name: column[positions] for name, column in self._columns.items()})
+
+    def batches(self, size: int) -> Iterator[PixelBatch]:
+        """All images in order, the last batch as small as it comes: nothing is dropped."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))))
+
+
+def _tensor(values: pd.Series | pd.DataFrame) -> Tensor:
+    return torch.from_numpy(values.to_numpy(np.float32, copy=True))
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
+    """(samples,) int64: the order of an epoch, f(seed, epoch) and nothing else, so that a resumed run needs no sampler state."""
+    return torch.randperm(samples, generator=torch_generator(seed, "order", epoch))

@@ -1,0 +1,134 @@
+"""The manifest: a row an image. Its columns, their types, units, and what an empty value means; no identifiers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from medssl.errors import StoreError
+from medssl.files import replacing
+
+VERSION = 1
+
+
+class Column(NamedTuple):
+    """One column of a table: its Arrow type, and for people its unit and what empty means."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    empty: str = "never"
+
+
+COLUMNS = (
+    Column("row_key", pa.string(), "key of the image; `medssl locate` resolves it on the machine that indexed it"),
+    Column("source", pa.string(), "name of the data set in the study file"),
+    Column("patient", pa.string(), "key of the patient: HMAC-SHA256 of issuer and normalised patient ID"),
+    Column("patient_from", pa.string(), "id, study (the ID was empty or a placeholder) or image (the card knows no patient)"),
+    Column("study", pa.string(), "key of the study", "the format has no studies"),
+    Column("series", pa.string(), "key of the series", "the format has no series"),
+    Column("frame", pa.int32(), "frame in its file, row in its array; from 0"),
+    Column("position_x", pa.float64(), "image position (patient), mm", "not in the file"),
+    Column("position_y", pa.float64(), "image position (patient), mm", "not in the file"),
+    Column("position_z", pa.float64(), "image position (patient), mm", "not in the file"),
+    Column("laterality", pa.string(), "L, R, B (both) or U (unpaired)", "not in the file"),
+    Column("view", pa.string(), "view position, DICOM's code", "not in the file or not a known code"),
+    Column("modality", pa.string(), "DICOM modality, the card's where the file has none"),
+    Column("vendor", pa.string(), "one of a closed list", "not in the file"),
+    Column("rows", pa.int32(), "height as acquired, px"),
+    Column("columns", pa.int32(), "width as acquired, px"),
+    Column("spacing_row", pa.float64(), "distance between rows, mm", "not in the file"),
+    Column("spacing_column", pa.float64(), "distance between columns, mm", "not in the file"),
+    Column("spacing_kind", pa.string(), "pixel (in the patient) or imager (at the detector)", "no spacing in the file"),
+    Column("slope", pa.float64(), "units = slope x value in the file + intercept"),
+    Column("intercept", pa.float64(), "see slope; units are HU for CT, else the vendor's"),
+    Column("full_low", pa.float64(), "least value that the bit depth can hold, units"),
+    Column("full_high", pa.float64(), "greatest value that the bit depth can hold, units"),
+    Column("window_center", pa.float64(), "centre of the file's first window, units", "the file has no window"),
+    Column("window_width", pa.float64(), "width of the file's first window, units", "the file has no window"),
+    Column("window_function", pa.string(), "linear, linear_exact or sigmoid (PS3.3 C.11.2.1.2-3)", "the file has no window"),
+    Column("inverted", pa.bool_(), "high units are dark (MONOCHROME1 or an inverse presentation LUT)"),
+    Column("p00_5", pa.float64(), "percentile 0.5 of the image's units"),
+    Column("p01", pa.float64(), "percentile 1 of the image's units"),
+    Column("p50", pa.float64(), "median of the image's units"),
+    Column("p99", pa.float64(), "percentile 99 of the image's units"),
+    Column("p99_5", pa.float64(), "percentile 99.5 of the image's units"),
+    Column("syntax", pa.string(), "transfer syntax, or the file format of a raster"),
+    Column("decoder", pa.string(), "library and version that decoded the pixels"),
+    Column("burned_in", pa.bool_(), "the file says that text is burned into the pixels", "the file does not say"),
+    Column("study_year", pa.int32(), "year of the study", "no date in the file"),
+    Column("days_since_first", pa.int32(), "days since the patient's first study in this data set", "no date in the file"),
+    Column("age", pa.int32(), "age in whole years; 90 stands for 90 and over", "not in the file"),
+    Column("sex", pa.string(), "F, M or O", "not in the file"),
+    Column(
+        "official_split",
+        pa.string(),
+        "train, validation or test as published",
+        "the card has none, or it does not name the image",
+    ),
+    Column("exact_hash", pa.string(), "SHA-256 of shape and decoded values: equal for pixel-identical images"),
+    Column("store_shard", pa.int32(), "shard of the pixel store"),
+    Column("store_row", pa.int32(), "row in the shard"),
+    Column("store_slope", pa.float64(), "units = store_slope x value in the store + store_intercept"),
+    Column("store_intercept", pa.float64(), "see store_slope"),
+    Column("box_y0", pa.int32(), "first valid row in the store's square"),
+    Column("box_x0", pa.int32(), "first valid column in the store's square"),
+    Column("box_y1", pa.int32(), "row after the last valid one"),
+    Column("box_x1", pa.int32(), "column after the last valid one"),
+)
+REJECT_COLUMNS = (
+    Column("row_key", pa.string(), "key of the file, or of the block of rows"),
+    Column("source", pa.string(), "name of the data set in the study file"),
+    Column("reason", pa.string(), "one of medssl.data.formats.REASONS"),
+    Column("detail", pa.string(), "more about it, without identifiers"),
+)
+SPLIT_COLUMNS = (
+    Column("row_key", pa.string(), "the manifest's"),
+    Column("source", pa.string(), "the manifest's"),
+    Column("patient", pa.string(), "the manifest's"),
+    Column("group", pa.int32(), "patients that share an identical image are one group and never divided"),
+    Column("split", pa.string(), "train, validation, test, removed (of the task's data) or archive (of the other data sets)"),
+    Column("label", pa.int8(), "1 positive, 0 negative for the study's task", "unknown, or not the task's data"),
+    Column("pretrain", pa.bool_(), "pretraining may see the image"),
+    Column(
+        "excluded", pa.string(), "held_out_patient, identical_to_held_out or linked_to_held_out", "pretraining may see the image"
+    ),
+)
+LABEL_PREFIX = "label."
+
+
+def schema_of(columns: tuple[Column, ...], targets: list[str] = ()) -> pa.Schema:
+    """The Arrow schema of a table; a manifest has a column `label.<target>` for each target of its cards besides."""
+    labels = [pa.field(f"{LABEL_PREFIX}{target}", pa.string()) for target in sorted(targets)]
+    return pa.schema([pa.field(column.name, column.type) for column in columns] + labels)
+
+
+def write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema, metadata: dict[str, str] | None = None) -> None:
+    """Write `frame` as Parquet with exactly the columns of `schema`, and `metadata` in the file's header."""
+    table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet table that medssl wrote.
+
+    Raises:
+        StoreError: it is missing or not Parquet.
+    """
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise StoreError(f"{path.name}: is missing in the work folder; run `medssl index` again") from None
+    except (pa.ArrowInvalid, OSError) as problem:
+        raise StoreError(f"{path.name}: cannot be read ({type(problem).__name__}); run `medssl index --fresh`") from problem
+
+
+def targets_of(manifest: pd.DataFrame) -> list[str]:
+    """The targets that a manifest has labels for."""
+    return [name.removeprefix(LABEL_PREFIX) for name in manifest.columns if name.startswith(LABEL_PREFIX)]

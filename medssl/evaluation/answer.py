@@ -1,0 +1,82 @@
+"""The comparison as a short answer: one sentence per mode and label budget, and what to be careful about."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from medssl.evaluation.comparison import SMALL_TEST, verdict
+
+
+def answer(comparison: pd.DataFrame) -> dict[str, list[str]]:
+    """Mode -> one sentence per label budget (small first), on AUROC: which arms are better, worse, not told apart."""
+    auroc = comparison[comparison["metric"] == "auroc"]
+    result: dict[str, list[str]] = {}
+    for (mode, _), rows in auroc.groupby(["mode", "budget"], sort=False):
+        by_verdict: dict[str, list[str]] = {}
+        for row in rows.to_dict("records"):
+            by_verdict.setdefault(verdict(row), []).append(row["arm"])
+        result.setdefault(mode, []).append(_block_sentence(rows.iloc[0], by_verdict))
+    return result
+
+
+def _block_sentence(row: pd.Series, arms: dict[str, list[str]]) -> str:
+    reference = row["reference"]
+    parts = []
+    for kind in ("better", "worse"):
+        if kind in arms:
+            verb = "is" if len(arms[kind]) == 1 else "are"
+            parts.append(f"{_list(arms[kind])} {verb} {kind} than {reference}")
+    if "unclear" in arms:
+        parts.append(f"the data cannot tell {_list(arms['unclear'], 'or')} from {reference}")
+    if "too few" in arms:
+        parts.append(f"the test set is too small to compare {_list(arms['too few'], 'or')} with {reference}")
+    if not parts:
+        parts.append(f"{reference} has no arm to be compared with")
+    return f"With {row['budget_patients']} labelled patients, {'; '.join(parts)}."
+
+
+def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = ()) -> list[str]:
+    """What a reader of the comparison must know before believing it, one sentence or two each."""
+    first = comparison.iloc[0]
+    auroc = comparison[comparison["metric"] == "auroc"]
+    result = []
+    patients, level = int(first["test_patients"]), f"{first['level']:.0%}"
+    if patients < SMALL_TEST:
+        result.append(f"The test set is small: {patients} patients. Percentile intervals are then too narrow.")
+    compared = auroc[auroc["arm"] != auroc["reference"]]
+    if len(compared) > 1:
+        chance = len(compared) * (1 - first["level"])
+        result.append(
+            f"{len(compared)} differences are shown, each with its own {level} interval. If no arm differed from the "
+            f"reference, {chance:.1f} of them would still be expected to exclude 0."
+        )
+    others = list(dict.fromkeys(compared["arm"]))
+    if len(others) > 1:
+        result.append(
+            f"Arms are compared with {first['reference']} alone. To compare two others, make one of them the reference: "
+            "where two single intervals overlap, nothing follows about their difference."
+        )
+    if pretrained:
+        result.append(
+            f"{_list(sorted(pretrained, key=list(dict.fromkeys(auroc['arm'])).index))}: for this one pretraining run. "
+            "Pretraining was not repeated, and no interval covers how another run would have come out."
+        )
+    draws = sorted(set(auroc["n_seeds"]))
+    if draws[0] == 1:
+        result.append("One label draw: the intervals leave out the luck of which patients were labelled.")
+    elif draws[0] < 10:
+        result.append(
+            f"{draws[0]} label draws: how much the result depends on which patients were labelled is only roughly known."
+        )
+    return result
+
+
+def mode_name(mode: str) -> str:
+    """'Linear probe' or 'Full fine-tuning'."""
+    return {"linear": "Linear probe", "full": "Full fine-tuning"}[mode]
+
+
+def _list(names: list[str], last: str = "and") -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"

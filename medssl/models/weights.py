@@ -1,0 +1,182 @@
+"""Every initialisation of an encoder comes through here: random, ImageNet, or a file. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from medssl.errors import CheckpointError, WeightsError
+from medssl.files import sha256_of_file
+from medssl.models.backbones import Backbone, build_backbone
+from medssl.models.encoder import Encoder
+from medssl.models.encoder_file import CARD_NAME, load_encoder_folder
+from medssl.models.imagenet import imagenet_state
+from medssl.seeds import derive
+
+# What training scripts put before a network's own names, tried one after the other, each only if every name carries it.
+PREFIXES = ("module.", "backbone.", "encoder.", "network.")
+# Where training scripts keep the network in a checkpoint that holds more than it.
+WRAPPERS = ("state_dict", "model")
+
+
+@dataclass(frozen=True)
+class InitRecord:
+    """What an encoder was initialised with, for encoder.json and the log.
+
+    Attributes:
+        source: `random`, `imagenet: <file>` or `file: <name>`; never a folder of this machine.
+        sha256: of the weights file, hex; None for random.
+        matched: number of the backbone's tensors that the source gave.
+        missing: names that the source did not have: always empty, a partial load is an error.
+        unexpected: names that the source had besides: those of a classifier head.
+    """
+
+    source: str
+    sha256: str | None
+    matched: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def init_stream(seed: int, *name: str | int) -> Iterator[None]:
+    """Layers built on the CPU inside draw their weights from the stream `("init", *name)`; global generators are left as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "init", *name))
+        yield
+
+
+def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_residual: bool = False) -> InitRecord:
+    """Give an encoder's backbone its starting weights.
+
+    Args:
+        encoder: changed in place, on whichever device it is; its normalisation stays.
+        init: `random`: the library's own initialisation, drawn from the stream ("init"); `imagenet`: see
+            `medssl.models.imagenet`; else a path: a folder with encoder.json, or a state dict of the backbone as .pth,
+            .pt or .safetensors.
+        seed: of the study; only `random` reads it.
+        zero_init_residual: with `random`, the last BN weight of each residual block starts at 0, so that each block
+            starts as the identity (1706.02677, section 5.1), as SimSiam does. timm's ResNets always do.
+
+    Raises:
+        WeightsError: no such weights on this machine, other weights than announced, or weights of another network.
+    """
+    backbone = encoder.backbone
+    if init == "random":
+        return _random(backbone, seed, zero_init_residual)
+    if zero_init_residual:
+        raise WeightsError(f"init '{init}': zero_init_residual would wipe loaded weights; allowed with init 'random' only")
+    if init == "imagenet":
+        state, path = imagenet_state(backbone)
+        return _load(backbone, state, path, f"imagenet: {path.name}")
+    path = Path(init)
+    if (path / CARD_NAME).is_file():
+        return _from_encoder_folder(encoder, path)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: is neither a folder with {CARD_NAME} nor a weights file; allowed: random, imagenet or a path"
+        )
+    return _load(backbone, read_state_dict(path), path, f"file: {path.name}")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors, .pth or .pt file by name, without the prefixes and wrappers of training scripts.
+
+    Raises:
+        WeightsError: the file is not of these formats, needs code to be run, or holds something else than tensors.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            value = safetensors.torch.load_file(path)
+        elif path.suffix in (".pth", ".pt"):
+            value = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise WeightsError(f"{path}: is no weights file; allowed: .safetensors, .pth, .pt")
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: holds more than tensors, which could run code; save the state dict alone") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(f"{path}: cannot be read ({type(error).__name__}); is it complete? fetch it again") from error
+    for wrapper in WRAPPERS:
+        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
+            value = value[wrapper]
+    if not isinstance(value, dict) or not value or not all(isinstance(tensor, Tensor) for tensor in value.values()):
+        raise WeightsError(f"{path}: is not a state dict, that is names with tensors; save model.state_dict()")
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in value):
+            value = {name.removeprefix(prefix): tensor for name, tensor in value.items()}
+    return value
+
+
+def _random(backbone: Backbone, seed: int, zero_init_residual: bool) -> InitRecord:
+    with init_stream(seed):
+        # A fresh network, because the libraries initialise in their constructors and in no other place.
+        fresh = build_backbone(backbone.name, backbone.stem)
+    if zero_init_residual:
+        zeroed = _last_gammas(fresh)
+        if not zeroed:
+            raise WeightsError(
+                f"{backbone.name}: has no residual block whose last BN zero_init_residual could zero; allowed: false"
+            )
+        for gamma in zeroed:
+            nn.init.zeros_(gamma)
+    backbone.load_state_dict(fresh.state_dict())
+    return InitRecord("random", None, len(fresh.state_dict()))
+
+
+def _last_gammas(backbone: Backbone) -> list[nn.Parameter]:
+    """The weight of the last BN of each residual block of a ResNet; empty for other networks."""
+    gammas = []
+    for block in backbone.modules():
+        if isinstance(block, torchvision.models.resnet.Bottleneck):
+            gammas.append(block.bn3.weight)
+        elif isinstance(block, torchvision.models.resnet.BasicBlock):
+            gammas.append(block.bn2.weight)
+        elif callable(getattr(block, "zero_init_last", None)):  # timm's ResNets
+            last = getattr(block, "bn3", None) or block.bn2
+            gammas.append(last.weight)
+    return gammas
+
+
+def _from_encoder_folder(encoder: Encoder, folder: Path) -> InitRecord:
+    try:
+        other, card = load_encoder_folder(folder)
+    except CheckpointError as error:
+        raise WeightsError(str(error)) from error
+    for key in ("backbone", "stem"):
+        theirs, ours = getattr(card, key), getattr(encoder.backbone, {"backbone": "name"}.get(key, key))
+        if theirs != ours:
+            raise WeightsError(f"{folder}: its {key} is {theirs}, the study's is {ours}; all arms need the same")
+    for key in ("mean", "std"):
+        if not torch.allclose(getattr(other, key), getattr(encoder, key).cpu()):
+            raise WeightsError(
+                f"{folder}: it was trained with another normalisation ({key}); set encoder.normalization to its own"
+            )
+    state = other.backbone.state_dict()
+    encoder.backbone.load_state_dict(state)
+    return InitRecord(f"encoder: {folder.name}", card.weights_sha256, len(state))
+
+
+def _load(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str) -> InitRecord:
+    expected = backbone.network.state_dict()
+    head = {name for name in state.keys() - expected.keys() if name.startswith(backbone.head_prefixes)}
+    missing = sorted(expected.keys() - state.keys())
+    alien = sorted(state.keys() - expected.keys() - head)
+    shapes = sorted(name for name in expected.keys() & state.keys() if state[name].shape != expected[name].shape)
+    for what, names in (("lacks", missing), ("has besides", alien), ("has in another shape", shapes)):
+        if names:
+            raise WeightsError(
+                f"{path}: does not fit {backbone.name} with a {backbone.stem} stem: of {len(expected)} tensors it {what} "
+                f"{len(names)}, first {names[0]}; name the weights of this network"
+            )
+    backbone.network.load_state_dict({name: state[name] for name in expected})
+    return InitRecord(source, sha256_of_file(path), len(expected), (), tuple(sorted(head)))

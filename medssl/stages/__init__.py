@@ -1,0 +1,1 @@
+"""What each command does, told top to bottom."""

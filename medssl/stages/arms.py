@@ -1,0 +1,116 @@
+"""The encoder of each arm as fine-tuning gets it, and its features of the labelled images."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from medssl.augment.evaluate import eval_view
+from medssl.data.archive import Archive
+from medssl.files import replacing
+from medssl.models.encoder import Encoder
+from medssl.models.encoder_file import load_encoder_folder
+from medssl.models.features import extract_features, recalibrate_batch_norm
+from medssl.stages.pretrain import encoder_folder, initial_encoder
+from medssl.stages.receipt import is_made_from, write_receipt
+from medssl.stages.screen import bar, say
+from medssl.stages.workspace import Workspace
+
+BATCH = 128
+
+
+@dataclass
+class ArmEncoder:
+    """An arm's encoder with the BatchNorm policy of the study applied."""
+
+    arm: str
+    encoder: Encoder
+    source: str  # where its weights come from, for the report
+    digest: str  # of all its tensors
+
+    def copy(self) -> Encoder:
+        """The same encoder again, to be trained."""
+        return copy.deepcopy(self.encoder)
+
+
+def load_arm(work: Workspace, archive: Archive, arm: str, device: torch.device) -> ArmEncoder:
+    """The encoder of an arm: what it was pretrained to, or what it starts from."""
+    if work.study.arms[arm].method:
+        encoder, card = load_encoder_folder(encoder_folder(work, arm))
+        source = f"{card.method.name} from {card.init.source}, {card.epochs} epochs"
+    else:
+        encoder, init = initial_encoder(work, arm)
+        source = init.source
+    encoder.to(device).eval()
+    if work.study.encoder.batch_norm == "recalibrated":
+        rows = archive.rows(source=work.study.task.data, split="train")
+        recalibrate_batch_norm(encoder, _images(work, archive, rows, device))
+    return ArmEncoder(arm, encoder, source, state_digest(encoder))
+
+
+def state_digest(encoder: Encoder) -> str:
+    """SHA-256 over the names and values of all tensors: equal for bitwise equal encoders."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def labelled_rows(work: Workspace, archive: Archive) -> np.ndarray:
+    """Positions of the task's labelled images of all parts. Which of their labels are read is another matter."""
+    rows = archive.rows(source=work.study.task.data, split=["train", "validation", "test"])
+    return rows[archive.splits["label"].iloc[rows].notna().to_numpy()]
+
+
+class Features:
+    """Frozen features of every labelled image, computed once an arm and shared by all budgets and draws."""
+
+    def __init__(self, rows: np.ndarray, values: np.ndarray) -> None:
+        self._place = {int(row): place for place, row in enumerate(rows)}
+        self._values = values
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), D) features of positions in the manifest."""
+        return self._values[[self._place[int(row)] for row in rows]]
+
+
+def arm_features(work: Workspace, archive: Archive, arm: ArmEncoder, device: torch.device) -> Features:
+    """Read the arm's features from the work folder, or compute them."""
+    folder, rows = work.folder / "finetune" / "features" / arm.arm, labelled_rows(work, archive)
+    inputs = feature_inputs(work, archive, arm)
+    path = folder / "features.npy"
+    if is_made_from(folder, inputs) and path.exists():
+        return Features(rows, np.load(path, mmap_mode="r", allow_pickle=False))
+    with bar(f"features {arm.arm}", len(rows)) as progress:
+        values = extract_features(arm.encoder, _images(work, archive, rows, device), advance=progress.advance)
+    with replacing(path) as temporary:
+        np.save(temporary, values, allow_pickle=False)
+    write_receipt(folder, inputs, shape=list(values.shape))
+    say("features", f"{arm.arm}: {values.shape[0]:,} images, {values.shape[1]:,} features each")
+    return Features(rows, values)
+
+
+def feature_inputs(work: Workspace, archive: Archive, arm: ArmEncoder) -> dict[str, Any]:
+    """What an arm's features depend on."""
+    settings = work.study.encoder
+    return {
+        "encoder": arm.digest,
+        "data": archive.data_digest,
+        "splits": archive.summary["splits"]["digest"],
+        "labels": archive.summary["labels_digest"],  # decides which images are labelled
+        "task": work.study.task.model_dump(mode="json"),
+        "input_size": settings.input_size,
+        "window": settings.window,
+    }
+
+
+def _images(work: Workspace, archive: Archive, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:
+    source = archive.pixels(rows, work.study.encoder.window)
+    return (eval_view(batch.to(device), work.study.encoder.input_size) for batch in source.batches(BATCH))

@@ -1,0 +1,70 @@
+"""The grid of fine-tuning: a cell is one fit, of an arm, in a mode, on a label budget, with one draw of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medssl.data.archive import Archive
+from medssl.data.budgets import LabelDraw, budget_name, draw_labels
+from medssl.stages.workspace import Workspace
+
+MODES = ("linear", "full")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit."""
+
+    arm: str
+    mode: str
+    budget: int | float | str
+    draw: int
+
+    @property
+    def name(self) -> str:
+        """`imagenet/linear/40/0`: also its folder below finetune/cells. `10%` is written 10pct."""
+        return f"{self.arm}/{self.mode}/{budget_name(self.budget).replace('%', 'pct')}/{self.draw}"
+
+    def folder(self, work: Workspace) -> Path:
+        """Where its head, validation predictions and receipt are."""
+        return work.folder / "finetune" / "cells" / self.name
+
+
+def grid(work: Workspace, arms: list[str]) -> list[Cell]:
+    """Every cell of the study for `arms`, arm by arm."""
+    settings = work.study.finetune
+    cells = []
+    for arm in arms:
+        for mode in MODES:
+            own = getattr(settings, mode)
+            if own is not None:
+                budgets, seeds = own.budgets or settings.budgets, own.seeds or settings.seeds
+                cells += [Cell(arm, mode, budget, draw) for budget in budgets for draw in range(seeds)]
+    return cells
+
+
+class Draws:
+    """The label draws of a study, each made once and the same for every arm and mode."""
+
+    def __init__(self, work: Workspace, archive: Archive) -> None:
+        self._work, self._archive = work, archive
+        self._made: dict[tuple, LabelDraw] = {}
+
+    def of(self, cell: Cell) -> LabelDraw:
+        """The labels that a cell may learn from.
+
+        Raises:
+            DataError: see `draw_labels`.
+        """
+        key = (cell.budget, cell.draw)
+        if key not in self._made:
+            self._made[key] = draw_labels(
+                self._archive.splits,
+                self._archive.manifest["exact_hash"],
+                cell.budget,
+                self._work.study.seed,
+                cell.draw,
+                folds=self._work.study.finetune.folds,
+            )
+        return self._made[key]

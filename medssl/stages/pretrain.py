@@ -1,0 +1,337 @@
+"""pretrain: self-supervised training on the unlabelled archive, one encoder for every arm that needs one."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import medssl
+from medssl.augment.evaluate import eval_view
+from medssl.augment.policies import build_policy, policy_settings
+from medssl.data.archive import Archive
+from medssl.data.groups import order_groups
+from medssl.data.splits import assert_disjoint
+from medssl.errors import CheckpointError, DataError
+from medssl.evaluation.knn import knn_auroc
+from medssl.files import digest_of
+from medssl.methods import build_method, method_settings
+from medssl.methods.base import Method
+from medssl.methods.collapse import CollapseMonitor, verdict
+from medssl.models.encoder import Encoder, build_encoder
+from medssl.models.encoder_file import EncoderCard, save_encoder
+from medssl.models.features import extract_features
+from medssl.models.weights import InitRecord, initialise
+from medssl.stages.devices import choose_device, choose_precision
+from medssl.stages.index import index
+from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
+from medssl.stages.screen import Bar, bar, say, warn
+from medssl.stages.workspace import Workspace, check_components
+from medssl.training.checkpoint import describe, differences
+from medssl.training.loop import Progress, Run, train
+from medssl.training.optimizers import sgd
+from medssl.training.stop import StopFlag, stop_on_signals
+
+STEPS = [  # of the preprocessing, for people who read encoder.json
+    "decode one grey image, full dynamic range",
+    "resize the longer side to store_size with antialiasing, pad to the square with black",
+    "map stored values to units, apply the window, invert where high values are dark, clip to [0, 1]",
+    "resize to input_size with antialiasing",
+    "repeat the grey channel, subtract mean, divide by std (inside the encoder)",
+]
+
+
+def pretrain(work: Workspace, *, arms: list[str] | None = None, fresh: bool = False) -> None:
+    """Train the encoder of each arm that has a method, where it is not there yet.
+
+    Raises:
+        Stopped: a signal asked for it; the same command goes on.
+        UserError: see the errors of each part.
+    """
+    check_components(work.study)
+    chosen = [name for name in work.chosen_arms(arms) if work.study.arms[name].method]
+    archive = index(work)
+    if not chosen:
+        say("pretrain", "no arm of this study is pretrained")
+        return
+    todo = [name for name in chosen if fresh or not _is_done(work, archive, name)]
+    for name in chosen:
+        if name not in todo:
+            say("pretrain", f"{name}: nothing has changed, its encoder is in {encoder_folder(work, name)}")
+    if todo:
+        _tell_cost(work, archive, todo)
+    with stop_on_signals() as stop:
+        for name in todo:
+            _pretrain_arm(work, archive, name, stop, fresh=fresh)
+
+
+def encoder_folder(work: Workspace, arm: str) -> Path:
+    """Where an arm's pretrained encoder is."""
+    return work.folder / "pretrain" / arm / "encoder"
+
+
+def new_encoder(work: Workspace) -> Encoder:
+    """The study's network, the same for every arm, with arbitrary weights."""
+    settings = work.study.encoder
+    own = {} if settings.normalization == "backbone" else settings.normalization.model_dump()
+    return build_encoder(settings.backbone, settings.stem, **own)
+
+
+def initial_encoder(work: Workspace, arm: str) -> tuple[Encoder, InitRecord]:
+    """The study's network with the weights that an arm starts from."""
+    encoder = new_encoder(work)
+    return encoder, initialise(encoder, work.study.arms[arm].init, seed=work.study.seed)
+
+
+def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, Any]:
+    """What an arm's encoder depends on: settings that shape it, and digests of what it sees."""
+    study = work.study
+    shaping = study.pretrain.model_dump(mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images"})
+    return {
+        "medssl": medssl.__version__,
+        "seed": study.seed,
+        "encoder": study.encoder.model_dump(mode="json", exclude={"batch_norm"}),
+        "store_size": study.store_size,
+        "pretrain": shaping | {"method": method_settings(study.pretrain.method).model_dump(mode="json")},
+        "arm": {"init": study.arms[arm].init, "method": study.arms[arm].method, "sources": study.sources_of(arm)},
+        "data": digest_of(archive.manifest["exact_hash"].iloc[_rows(work, archive, arm)].tolist()),
+        "excluded": archive.summary["splits"]["excluded_digest"],
+    }
+
+
+def _rows(work: Workspace, archive: Archive, arm: str) -> np.ndarray:
+    return archive.rows(pretrain=True, source=work.study.sources_of(arm))
+
+
+def _is_done(work: Workspace, archive: Archive, arm: str) -> bool:
+    """Whether the arm's encoder is there.
+
+    Raises:
+        CheckpointError: it is there, but of other settings: days of training are not thrown away without being asked to.
+    """
+    folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
+    receipt = read_receipt(folder)
+    if receipt is None or is_made_from(folder, inputs):
+        return receipt is not None
+    changed = describe(differences(receipt["inputs"], inputs))
+    raise CheckpointError(
+        f"pretrain/{arm}: its encoder belongs to another study: {changed}; put the study back, choose another work_dir, "
+        "or train it anew with --fresh"
+    )
+
+
+def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
+    settings = work.study.pretrain
+    for arm in arms:
+        images = len(_rows(work, archive, arm))
+        steps = images // settings.batch_size * settings.epochs
+        seen = steps * settings.batch_size
+        text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
+        say("pretrain", f"{text} at {work.study.encoder.input_size} px")
+
+
+@dataclass
+class _Watch:
+    """What is logged and shown while an arm trains."""
+
+    work: Workspace
+    log: Any
+    progress: Bar
+    monitor: CollapseMonitor
+    knn: _Knn | None
+    every: int
+    batch_size: int
+    device: torch.device
+    figures: dict[str, float] = field(default_factory=dict)
+    waited: float = 0.0
+    busy: float = 0.0
+
+    def on_step(self, step: Progress) -> None:
+        self.monitor.update(step.output.z)
+        self.waited += step.data_seconds
+        self.busy += step.step_seconds
+        due = step.step % self.every == 0 or step.step == step.total
+        if due:
+            self._log(step)
+        rate = self.batch_size / step.step_seconds
+        shown = f"loss {float(step.output.loss.detach()):.3f}"
+        if self.figures:
+            shown += f"  std {self.figures['std_sqrt_d']:.2f}  rank {self.figures['effective_rank']:.0f}"
+        self.progress.advance(1, f"{shown}  {rate:.0f} samples/s, views and data {self.waited / self.busy:.0%}")
+
+    def _log(self, step: Progress) -> None:
+        loss = float(step.output.loss.detach())
+        if not math.isfinite(loss):
+            raise DataError(
+                f"pretrain: the loss is {loss} at step {step.step}; lower pretrain.optimizer.base_lr or set precision: float32"
+            )
+        self.figures = self.monitor.report()
+        values = {"pretrain/loss": loss, "pretrain/grad_norm": float(step.grad_norm), "pretrain/epoch": float(step.epoch)}
+        values |= {f"pretrain/{name}": value for name, value in self.figures.items()}
+        values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
+        values |= {
+            f"pretrain/{name}": float(value) for name, value in step.output.logs.items() if name not in ("loss", "z_std_sqrt_d")
+        }
+        values["time/samples_per_s"] = self.batch_size / step.step_seconds
+        values["time/data_share"] = self.waited / self.busy
+        if self.device.type == "cuda":
+            values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+        self.log.metrics(values, step=step.step)
+
+    def on_epoch(self, epoch: int, step: int) -> None:
+        if self.knn is not None:
+            self.figures["knn_auroc"] = self.knn.auroc()
+            self.log.metrics({"pretrain/knn_auroc": self.figures["knn_auroc"]}, step=step)
+
+
+class _Knn:
+    """A kNN on labelled training images, for watching only: nothing is chosen by it."""
+
+    def __init__(self, work: Workspace, archive: Archive, encoder: Encoder, device: torch.device) -> None:
+        rows = archive.rows(split="train", pretrain=True)
+        rows = rows[archive.splits["label"].iloc[rows].notna().to_numpy()]
+        part = archive.splits.iloc[rows].assign(exact_hash=archive.manifest["exact_hash"].iloc[rows])
+        place = part["group"].map(order_groups(part, work.study.seed, "knn")).to_numpy()
+        rows = rows[np.argsort(place, kind="stable")][: work.study.pretrain.knn_images]
+        self._labels = archive.splits["label"].iloc[rows].to_numpy(np.int64)
+        self._groups = archive.splits["group"].iloc[rows].to_numpy()
+        self._source = archive.pixels(rows, work.study.encoder.window)
+        self._encoder, self._size, self._device = encoder, work.study.encoder.input_size, device
+
+    def auroc(self) -> float:
+        images = (eval_view(batch.to(self._device), self._size) for batch in self._source.batches(128))
+        return knn_auroc(extract_features(self._encoder, images), self._labels, self._groups)
+
+
+def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *, fresh: bool) -> None:
+    folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    settings, device = work.study.pretrain, choose_device(work.study)
+    rows = _rows(work, archive, arm)
+    if not work.study.pretrain.transductive:
+        assert_disjoint(archive.splits, archive.manifest["exact_hash"], rows)
+    encoder, init = initial_encoder(work, arm)
+    method = build_method(method_settings(settings.method), encoder, seed=work.study.seed).to(device)
+    if device.type == "cuda":
+        method = method.to(memory_format=torch.channels_last)
+    monitor = CollapseMonitor(_width(method))
+    run = _run(work, archive, arm, method, monitor, device, inputs)
+    resume = run.checkpoint.exists()
+    say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
+    with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
+        _track_inputs(work, archive, log, arm, len(rows))
+        done = torch.load(run.checkpoint, weights_only=True)["step"] if resume else 0
+        with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
+            knn = _Knn(work, archive, encoder, device) if settings.knn_images else None
+            watch = _Watch(work, log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
+            run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
+            train(run, stop)
+        figures = monitor.report() | ({"knn_auroc": knn.auroc()} if knn else {})
+        seen = run.steps_per_epoch * run.epochs * run.batch_size
+        card = encoder_card(work, archive, encoder, init, arm=arm, epochs=run.epochs, seen=seen, metrics=figures)
+        save_encoder(folder / "encoder", encoder, card)
+        log.artifact(folder / "encoder", folder="encoder")
+        state, sentence = verdict(figures)
+    write_receipt(
+        folder,
+        inputs,
+        init=vars(init) | {"missing": [], "unexpected": list(init.unexpected)},
+        samples_seen=seen,
+        figures=figures,
+        verdict=state,
+    )
+    with contextlib.suppress(FileNotFoundError):
+        run.checkpoint.unlink()
+    (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{arm}: {state}. {sentence}")
+    say("pretrain", f"{arm}: the encoder is in {folder / 'encoder'}")
+
+
+def _width(method: Method) -> int:
+    return method.settings.projector_dim
+
+
+def _run(
+    work: Workspace,
+    archive: Archive,
+    arm: str,
+    method: Method,
+    monitor: CollapseMonitor,
+    device: torch.device,
+    inputs: dict[str, Any],
+) -> Run:
+    settings, optimizer = work.study.pretrain, work.study.pretrain.optimizer
+    lr = optimizer.base_lr * settings.batch_size / 256  # linear scaling, SimSiam section 4
+    return Run(
+        module=method,
+        forward=lambda views, batch: method(views),
+        optimizer=sgd(method.parameter_groups(), lr=lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
+        source=archive.pixels(_rows(work, archive, arm), work.study.encoder.window),
+        policy=build_policy(policy_settings(settings.views)),
+        views=method.view_spec().views,
+        size=work.study.encoder.input_size,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=work.study.seed,
+        device=device,
+        warmup_epochs=optimizer.warmup_epochs,
+        precision=choose_precision(work.study, device),
+        checkpoint=work.folder / "pretrain" / arm / "checkpoint.pt",
+        checkpoint_every=settings.checkpoint.every_epochs,
+        inputs=inputs,
+        extra_state={"monitor": monitor},
+        before_step=method.before_step,
+        after_step=method.after_step,
+    )
+
+
+def encoder_card(
+    work: Workspace,
+    archive: Archive,
+    encoder: Encoder,
+    init: InitRecord,
+    *,
+    arm: str,
+    epochs: int,
+    seen: int,
+    metrics: dict[str, float],
+) -> EncoderCard:
+    """What encoder.json says about an arm's encoder."""
+    study = work.study
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return EncoderCard(
+        medssl_version=medssl.__version__,
+        backbone=study.encoder.backbone,
+        stem=study.encoder.stem,
+        input_size=study.encoder.input_size,
+        feature_dim=encoder.feature_dim,
+        normalization={"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
+        preprocessing={"store_size": study.store_size, "window": study.encoder.window, "steps": STEPS},
+        batch_norm=study.encoder.batch_norm,
+        init={"source": init.source, "sha256": init.sha256},
+        method={"name": study.arms[arm].method, "settings": method_settings(study.pretrain.method).model_dump(mode="json")},
+        epochs=epochs,
+        samples_seen=seen,
+        seed=study.seed,
+        data_digest=archive.data_digest,
+        excluded_digest=archive.summary["splits"]["excluded_digest"],
+        metrics=finite,
+        synthetic=work.synthetic,
+    )
+
+
+def _track_inputs(work: Workspace, archive: Archive, log: Any, arm: str, images: int) -> None:
+    for source in work.study.sources_of(arm):
+        log.dataset(
+            name=f"{source} ({work.cards[source].name})",
+            digest=archive.data_digest,
+            source=work.cards[source].source,
+            context="pretraining",
+            profile={"images_of_all_sources": images, "excluded_digest": archive.summary["splits"]["excluded_digest"]},
+        )

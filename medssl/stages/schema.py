@@ -1,0 +1,28 @@
+"""The JSON Schema of study files, with the settings of every method and view policy in their places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medssl.augment.policies import POLICIES
+from medssl.methods import METHODS
+from medssl.study import Study
+
+
+def study_schema() -> dict[str, Any]:
+    """The schema; methods and policies come from their registries, so a new one is in it by itself."""
+    schema = Study.model_json_schema()
+    definitions = schema["$defs"]
+    methods = [_define(definitions, settings) for settings, _ in METHODS.values()]
+    policies = [_define(definitions, settings) for settings, _ in POLICIES.values()]
+    definitions["PretrainSettings"]["properties"]["method"] = {"anyOf": methods}
+    definitions["PretrainSettings"]["properties"]["views"] = {"anyOf": policies}
+    definitions["FullSettings"]["properties"]["views"] = {"anyOf": policies}
+    return schema
+
+
+def _define(definitions: dict[str, Any], settings: type) -> dict[str, str]:
+    inner = settings.model_json_schema()
+    definitions.update(inner.pop("$defs", {}))
+    definitions[settings.__name__] = inner
+    return {"$ref": f"#/$defs/{settings.__name__}"}

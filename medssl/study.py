@@ -1,0 +1,307 @@
+"""The study file: one question asked of one or more data sets. Strict models, overrides, errors in one line.
+
+Every key is explained where it stands in `configs/chest_xray.yaml`; `medssl config schema` prints the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from medssl.errors import StudyError
+from medssl.strict import StrictModel, check, near_miss, parse_yaml, read_yaml
+
+VERSION = 1
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class DataSource(StrictModel):
+    """One data set: its card (a name in data_cards/ or a path) and where it lies on this machine."""
+
+    card: str
+    root: str | None = Field(default=None, description="Folder of the data; null: MEDSSL_DATA/<card name>, or generated")
+
+
+class StoreSettings(StrictModel):
+    """The pixel store that `index` writes."""
+
+    size: int | None = Field(default=None, ge=16, le=4096, description="Longer side, px; null: 8/7 of encoder.input_size")
+    workers: int | None = Field(default=None, ge=1, description="Processes that decode; null: one a CPU core")
+
+
+class Normalization(StrictModel):
+    """Mean and standard deviation of each colour channel, in [0, 1]."""
+
+    mean: list[float] = Field(min_length=3, max_length=3)
+    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=3, max_length=3)
+
+
+class EncoderSettings(StrictModel):
+    """The network, the same for every arm: an arm differs in its initialisation and in nothing else."""
+
+    backbone: str = "timm/tf_efficientnet_lite0"
+    stem: Literal["standard", "small"] = "standard"
+    input_size: int = Field(default=64, ge=16, le=2048)
+    normalization: Literal["backbone"] | Normalization = "backbone"
+    batch_norm: Literal["as_loaded", "recalibrated"] = "as_loaded"
+    window: Literal["auto", "percentile", "full"] = "auto"
+
+
+class PatientSplit(StrictModel):
+    """Patients drawn at random, stratified by label, images that are pixel-identical kept together."""
+
+    kind: Literal["patient"] = "patient"
+    validation: Share = 0.1
+    test: Share = 0.3
+
+    @model_validator(mode="after")
+    def _leaves_training(self) -> PatientSplit:
+        if self.test <= 0 or self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave something to train on, and test must be above 0")
+        return self
+
+
+class OfficialSplit(StrictModel):
+    """The split that the data set's card brings."""
+
+    kind: Literal["official"] = "official"
+    collisions: Literal["refuse", "remove_from_training"] = "refuse"
+
+
+class BinaryTask(StrictModel):
+    """Two classes, one of them the positive one, a label an image."""
+
+    kind: Literal["binary"]
+    data: Name
+    target: Name
+    positive: str
+    negative: str | None = Field(
+        default=None, description="null: every other class of the target; images of further classes are unlabelled"
+    )
+    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind")] = PatientSplit()
+
+
+class OptimizerSettings(StrictModel):
+    """SGD as in the SimSiam paper (2011.10566, section 4): lr = base_lr x batch_size / 256."""
+
+    name: Literal["sgd"] = "sgd"
+    base_lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0)
+
+
+class CheckpointSettings(StrictModel):
+    every_epochs: int = Field(default=1, ge=1)
+
+
+class PretrainSettings(StrictModel):
+    """Self-supervised pretraining on the images of `sources` without their labels."""
+
+    sources: list[Name] | None = Field(default=None, min_length=1, description="null: every data set of the study")
+    method: dict[str, Any] = Field(default_factory=lambda: {"name": "simsiam"})
+    views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray"})
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=256, ge=4)
+    optimizer: OptimizerSettings = OptimizerSettings()
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    log_every_steps: int = Field(default=10, ge=1)
+    knn_images: int = Field(default=512, ge=0, description="Labelled training images for the kNN that is watched each epoch; 0: none")
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    transductive: bool = False
+
+
+class Arm(StrictModel):
+    """One way to initialise the encoder."""
+
+    init: str = Field(default="random", min_length=1, description="random, imagenet, or the path of an encoder or weights")
+    method: str | None = Field(default=None, description="null: no pretraining; else the method of pretrain.method")
+    sources: list[Name] | None = Field(default=None, min_length=1, description="null: pretrain.sources")
+
+
+def stock_arms() -> dict[str, Arm]:
+    """The four initialisations that every study asks about."""
+    return {
+        "random": Arm(init="random"),
+        "imagenet": Arm(init="imagenet"),
+        "in_domain": Arm(init="random", method="simsiam"),
+        "imagenet_in_domain": Arm(init="imagenet", method="simsiam"),
+    }
+
+
+def _budget(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 2
+    if not (whole or value == "all" or (isinstance(value, float) and 0 < value <= 1)):
+        raise ValueError(f"is {value!r}; allowed: a number of patients (2 or more), a share of them (0.1 is a tenth), or all")
+    return value
+
+
+Budget = Annotated[int | float | Literal["all"], BeforeValidator(_budget)]
+
+
+class LinearSettings(StrictModel):
+    """Logistic regression on frozen features."""
+
+    budgets: list[Budget] | None = Field(default=None, min_length=1, description="null: finetune.budgets")
+    seeds: int | None = Field(default=None, ge=1, le=100, description="null: finetune.seeds")
+    regularization: list[Annotated[float, Field(gt=0)]] = Field(default=[1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1)
+
+
+class FullSettings(StrictModel):
+    """All weights are trained, with AdamW, and the epoch is chosen inside the label budget."""
+
+    budgets: list[Budget] | None = Field(default=None, min_length=1, description="null: finetune.budgets")
+    seeds: int | None = Field(default=None, ge=1, le=100, description="null: finetune.seeds")
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=2)
+    lr: float = Field(default=3e-4, gt=0)
+    head_lr: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray", "crop_scale": [0.7, 1.0]})
+
+
+class FinetuneSettings(StrictModel):
+    """Small labelled sets: for each arm, mode, label budget and draw of labels one fit, called a cell."""
+
+    budgets: list[Budget] = Field(default=["all"], min_length=1, description="Patients (a whole number), a share of them, or all")
+    seeds: int = Field(default=5, ge=1, le=100, description="Draws of labels")
+    folds: int = Field(default=5, ge=2, le=10, description="Folds of the cross-validation inside a budget under 100 patients")
+    linear: LinearSettings | None = LinearSettings()
+    full: FullSettings | None = None
+
+    @model_validator(mode="after")
+    def _has_a_mode(self) -> FinetuneSettings:
+        if self.linear is None and self.full is None:
+            raise ValueError("linear and full are both null; keep at least one")
+        return self
+
+
+class EvaluateSettings(StrictModel):
+    """The comparison on the test patients."""
+
+    reference: str = "imagenet"
+    replicates: int = Field(default=2000, ge=200, le=100_000)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class TrackingSettings(StrictModel):
+    """Where runs are shown; the local logs are written in any case."""
+
+    enabled: bool = True
+    uri: str | None = Field(default=None, description="null: sqlite in the work folder")
+    experiment: str | None = Field(default=None, description="null: the study's name")
+    images: bool = Field(default=False, description="Allow pixels to go to the tracker")
+
+
+class PrivacySettings(StrictModel):
+    """The secret that patient and row keys are made with."""
+
+    secret_file: str | None = Field(default=None, description="null: made in the work folder's private/")
+
+
+class Study(StrictModel):
+    """A study file."""
+
+    version: Literal[1]
+    name: Name
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    work_dir: str | None = Field(default=None, description="null: runs/<name>")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    data: dict[Name, DataSource] = Field(min_length=1)
+    store: StoreSettings = StoreSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    task: BinaryTask
+    pretrain: PretrainSettings = PretrainSettings()
+    arms: dict[Name, Arm] = Field(default_factory=stock_arms, min_length=1)
+    finetune: FinetuneSettings = FinetuneSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    privacy: PrivacySettings = PrivacySettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Study:
+        self._names_exist()
+        self._arms_are_possible()
+        if self.store_size < self.encoder.input_size:
+            raise ValueError(
+                f"store.size is {self.store_size}, below encoder.input_size {self.encoder.input_size}; allowed: at least that"
+            )
+        if self.pretrain.optimizer.warmup_epochs > self.pretrain.epochs:
+            raise ValueError("pretrain.optimizer.warmup_epochs is above pretrain.epochs; allowed: at most that")
+        return self
+
+    def _names_exist(self) -> None:
+        places = {"task.data": [self.task.data], "pretrain.sources": self.pretrain.sources or []}
+        places |= {f"arms.{name}.sources": arm.sources or [] for name, arm in self.arms.items()}
+        for key, names in places.items():
+            for name in names:
+                if name not in self.data:
+                    raise ValueError(f"{key} names '{name}'{near_miss(name, list(self.data))}; allowed: {', '.join(self.data)}")
+        if self.evaluate.reference not in self.arms:
+            raise ValueError(
+                f"evaluate.reference is '{self.evaluate.reference}', which is no arm; allowed: {', '.join(self.arms)}"
+            )
+
+    def _arms_are_possible(self) -> None:
+        method = self.pretrain.method.get("name")
+        for name, arm in self.arms.items():
+            if arm.method is not None and arm.method != method:
+                raise ValueError(
+                    f"arms.{name}.method is '{arm.method}', but pretrain.method.name is '{method}'; allowed: null or '{method}'"
+                )
+            if arm.method is None and arm.sources is not None:
+                raise ValueError(f"arms.{name}.sources is set, but the arm has no method to pretrain with; allowed: null")
+            if arm.init == "imagenet" and self.encoder.stem == "small":
+                raise ValueError(
+                    f"arms.{name}.init is imagenet, but encoder.stem is small, which has no ImageNet weights; allowed: standard"
+                )
+
+    @property
+    def store_size(self) -> int:
+        """Side of the store's square, px: 8/7 of the input size unless the study says otherwise."""
+        return self.store.size or -(-self.encoder.input_size * 8 // 7)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where everything that medssl makes for this study goes."""
+        return Path(self.work_dir or f"runs/{self.name}")
+
+    def sources_of(self, arm: str) -> list[str]:
+        """The data sets that an arm is pretrained on, sorted."""
+        return sorted(self.arms[arm].sources or self.pretrain.sources or self.data)
+
+
+def read_study(path: Path, overrides: list[str] | None = None) -> Study:
+    """Read a study file and apply `--set a.b=value` overrides.
+
+    Raises:
+        StudyError: `file: key: what is wrong, what is allowed`.
+    """
+    value = read_yaml(Path(path), StudyError, "study file")
+    for override in overrides or []:
+        apply_override(value, override)
+    if isinstance(value, dict) and value.get("version") not in (None, VERSION):
+        raise StudyError(f"{path}: version: is {value['version']!r}, this medssl reads version {VERSION}")
+    return check(Study, value, str(path), StudyError)
+
+
+def apply_override(value: dict, override: str) -> None:
+    """Set `a.b=value` in place; the value is read as YAML.
+
+    Raises:
+        StudyError: there is no `=`, or a part of the key is not a mapping.
+    """
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise StudyError(f"--set {override}: is not of the form a.b=value")
+    for depth, part in enumerate(parts[:-1]):
+        if value.get(part) is None:
+            value[part] = {}
+        if not isinstance(value[part], dict):
+            raise StudyError(f"--set {override}: {'.'.join(parts[: depth + 1])} is a value, not a mapping of keys")
+        value = value[part]
+    value[parts[-1]] = parse_yaml(text, f"--set {override}", StudyError)

@@ -1,0 +1,158 @@
+"""The training loop, for pretraining and for fine-tuning: reads top to bottom.
+
+Everything random is a function of (seed, epoch, step), so a run that goes on from a checkpoint does exactly what the
+uninterrupted run would have done, and the checkpoint holds no generator state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from medssl.data.batches import PixelBatch, PixelSource, epoch_order
+from medssl.errors import DataError
+from medssl.seeds import seed_global, torch_generator
+from medssl.training.checkpoint import load_checkpoint, save_checkpoint
+from medssl.training.optimizers import set_learning_rates
+from medssl.training.stop import StopFlag, Stopped
+
+
+class Policy(Protocol):
+    """How views are drawn; see medssl.augment."""
+
+    def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]: ...
+    def apply(self, batch: PixelBatch, parameters: dict[str, Tensor], size: int) -> Tensor: ...
+
+
+class LossOutput(Protocol):
+    """What a forward pass returns; see medssl.methods.Output."""
+
+    loss: Tensor
+    logs: dict[str, Tensor]
+
+
+@dataclass
+class Run:
+    """All that one training run is made of."""
+
+    module: nn.Module  # everything that is trained and saved
+    forward: Callable[[list[Tensor], PixelBatch], LossOutput]
+    optimizer: torch.optim.Optimizer
+    source: PixelSource
+    policy: Policy
+    views: int  # of each sample
+    size: int  # of a view, px
+    epochs: int  # of the schedule
+    batch_size: int
+    seed: int
+    device: torch.device
+    drop_last: bool = True  # a smaller last batch would have other batch statistics
+    warmup_epochs: int = 0
+    last_epoch: int | None = None  # end after so many epochs of the schedule; None: at its end
+    precision: torch.dtype = torch.float32
+    checkpoint: Path | None = None  # None: too short to be worth one
+    checkpoint_every: int = 1  # epochs
+    inputs: dict[str, Any] = field(default_factory=dict)  # what the checkpoint must agree with
+    extra_state: dict[str, nn.Module] = field(default_factory=dict)  # more that an exact resume needs, such as the monitor
+    before_step: Callable[[int, int], None] = lambda step, total: None
+    after_step: Callable[[int, int], None] = lambda step, total: None
+    on_step: Callable[[Progress], None] = lambda progress: None
+    on_epoch: Callable[[int, int], None] = lambda epoch, step: None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        whole, rest = divmod(len(self.source), self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a step."""
+
+    step: int  # steps done, from 1
+    total: int
+    epoch: int  # from 0
+    output: LossOutput
+    learning_rates: dict[str, float]
+    grad_norm: Tensor
+    data_seconds: float  # waited for pixels and views in this step
+    step_seconds: float  # the whole step
+
+
+def train(run: Run, stop: StopFlag) -> None:
+    """Train to the end, from the checkpoint where there is one.
+
+    Raises:
+        Stopped: a signal asked for it; the checkpoint is written.
+        DataError: there are fewer images than one batch takes.
+        CheckpointError: the checkpoint is of another run.
+    """
+    per_epoch = run.steps_per_epoch
+    total = per_epoch * run.epochs
+    if per_epoch == 0:
+        raise DataError(f"training: {len(run.source)} images are fewer than one batch of {run.batch_size}; lower the batch size")
+    start = _restore(run)
+    order, ordered_epoch = None, None
+    run.module.train()
+    end = per_epoch * (run.last_epoch or run.epochs)
+    for step in range(start, end):
+        began = time.perf_counter()
+        epoch, within = divmod(step, per_epoch)
+        if epoch != ordered_epoch:
+            order, ordered_epoch = epoch_order(len(run.source), run.seed, epoch), epoch
+        batch = run.source.batch(order[within * run.batch_size : (within + 1) * run.batch_size]).to(run.device)
+        # Parameters are drawn for the whole batch, apart from their use, from (seed, step, view) alone.
+        views = [
+            run.policy.apply(batch, run.policy.sample(len(batch), torch_generator(run.seed, "views", step, view)), run.size)
+            for view in range(run.views)
+        ]
+        data_seconds = time.perf_counter() - began
+
+        seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
+        rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * per_epoch)
+        run.before_step(step, total)
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
+            output = run.forward(views, batch)
+        run.optimizer.zero_grad(set_to_none=True)
+        output.loss.backward()
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in run.module.parameters() if p.grad is not None])
+        run.optimizer.step()
+        run.after_step(step, total)
+
+        done = step + 1
+        seconds = time.perf_counter() - began
+        run.on_step(Progress(done, total, epoch, output, rates, grad_norm, data_seconds, seconds))
+        epoch_ends = done % per_epoch == 0
+        if epoch_ends:
+            run.on_epoch(epoch, done)
+            run.module.train()
+        if run.checkpoint and done < end:
+            due = epoch_ends and (epoch + 1) % run.checkpoint_every == 0
+            if due or stop.signum is not None:
+                _save(run, done)
+        if stop.signum is not None and done < end:
+            raise Stopped(stop.signum, done, end)
+
+
+def _save(run: Run, step: int) -> None:
+    state = {"module": run.module.state_dict(), "optimizer": run.optimizer.state_dict()}
+    state |= {name: part.state_dict() for name, part in run.extra_state.items()}
+    save_checkpoint(run.checkpoint, step=step, inputs=run.inputs, state=state)
+
+
+def _restore(run: Run) -> int:
+    if run.checkpoint is None or not run.checkpoint.exists():
+        return 0
+    step, state = load_checkpoint(run.checkpoint, run.inputs)
+    run.module.load_state_dict(state["module"], strict=True)
+    run.optimizer.load_state_dict(state["optimizer"])
+    for name, part in run.extra_state.items():
+        part.load_state_dict(state[name])
+    return step
