@@ -113,7 +113,7 @@ def _kind(value: Any) -> str:
 
 
 def _explain(model: type[BaseModel], value: dict, item: dict) -> str:
-    location = _place(value, item["loc"])
+    location = _place(value, item["loc"], missing=item["type"] == "missing")
     key = ".".join(str(part) for part in location)
     context, given = item.get("ctx", {}), item.get("input")
     match item["type"]:
@@ -140,7 +140,7 @@ def _explain(model: type[BaseModel], value: dict, item: dict) -> str:
             return f"{key}: {shown}{message.replace('input should', 'should')}"
 
 
-def _place(value: Any, location: tuple) -> list:
+def _place(value: Any, location: tuple, *, missing: bool) -> list:
     """`location` without what pydantic puts into it for the members of a union, which are no keys of the file."""
     place = []
     for index, part in enumerate(location):
@@ -148,8 +148,8 @@ def _place(value: Any, location: tuple) -> list:
         if inside:
             value = value[part]
             place.append(part)
-        elif index == len(location) - 1 and isinstance(value, dict):
-            place.append(part)  # the key that is missing
+        elif missing and index == len(location) - 1:
+            place.append(part)
     return place
 
 

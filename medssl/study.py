@@ -71,6 +71,10 @@ class OfficialSplit(StrictModel):
     collisions: Literal["refuse", "remove_from_training"] = "refuse"
 
 
+def _patient_unless_said(split: Any) -> Any:
+    return {"kind": "patient", **split} if isinstance(split, dict) else split
+
+
 class BinaryTask(StrictModel):
     """Two classes, one of them the positive one, a label an image."""
 
@@ -81,7 +85,7 @@ class BinaryTask(StrictModel):
     negative: str | None = Field(
         default=None, description="null: every other class of the target; images of further classes are unlabelled"
     )
-    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind")] = PatientSplit()
+    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind"), BeforeValidator(_patient_unless_said)] = PatientSplit()
 
 
 class OptimizerSettings(StrictModel):

@@ -40,8 +40,8 @@ class CardPreprocessing(StrictModel):
 class CardInit(StrictModel):
     """Where the weights started."""
 
-    source: str = Field(description="random, imagenet: <file>, or file: <name>; never a folder of a machine")
-    sha256: Sha256 | None = Field(description="Of the weights file; null for random")
+    source: str = Field(description="random, imagenet: <file>, encoder: <name> or file: <name>")
+    sha256: Sha256 | None = Field(description="Of the weights file; null: random")
 
 
 class CardMethod(StrictModel):

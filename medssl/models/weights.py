@@ -33,7 +33,7 @@ class InitRecord:
     """What an encoder was initialised with, for encoder.json and the log.
 
     Attributes:
-        source: `random`, `imagenet: <file>` or `file: <name>`; never a folder of this machine.
+        source: `random`, `imagenet: <file>`, `encoder: <name>` or `file: <name>`; names alone, no path of this machine.
         sha256: of the weights file, hex; None for random.
         matched: number of the backbone's tensors that the source gave.
         missing: names that the source did not have: always empty, a partial load is an error.

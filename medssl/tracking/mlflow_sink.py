@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LOG_TAG = "medssl.log"
-_LOCK_SECONDS = 10.0
+_LOCK_SECONDS = 30.0
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 

@@ -14,6 +14,9 @@ from medssl.tracking.mlflow_store import prepare_mlflow
 from medssl.tracking.settings import TrackingSettings
 from medssl.tracking.system import SystemSampler
 
+_LAST_SECONDS_REMOTE = 10.0  # how long the end of a run waits for its last transfer
+_LAST_SECONDS_LOCAL = 60.0  # a database on this machine does answer: a busy machine takes this long to make its tables
+
 
 def _stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
@@ -80,7 +83,7 @@ def open_run(
             log.end(status, error=error)
         finally:
             if live is not None:
-                live.close()
+                live.close(timeout=_LAST_SECONDS_REMOTE if settings.artifact_location is None else _LAST_SECONDS_LOCAL)
 
 
 def _live(folder: Path, settings: TrackingSettings, warn: Callable[[str], None], every: float) -> LiveSink | None:

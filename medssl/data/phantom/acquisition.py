@@ -93,7 +93,7 @@ def draw_exposure(generator: np.random.Generator, view: str) -> Exposure:
         frame=tuple(uniform(4, 30, 4)) if collimated else None,
         electrodes=uniform((-110, -120), (110, 90), (int(generator.integers(2, 5)), 2)) if leads else np.zeros((0, 2)),
         marker=str(generator.choice(["R", "L"], p=[0.7, 0.3])) if generator.random() < 0.7 else "",
-        window=(normal(0, 0.05), normal(1.0, 0.08)),
+        window=(normal(0, 0.035), normal(1.0, 0.06)),
     )
 
 

@@ -117,7 +117,9 @@ def _encode(dataset: Dataset, syntax: str) -> None:
             rows=dataset.Rows,
             columns=dataset.Columns,
             samples_per_pixel=1,
+            bits_allocated=16,
             bits_stored=dataset.BitsStored,
+            pixel_representation=0,
             photometric_interpretation=dataset.PhotometricInterpretation,
         )
         dataset.PixelData = encapsulate([bytes(codestream)])

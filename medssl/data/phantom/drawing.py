@@ -65,9 +65,13 @@ class Plane:
 
 def step(distance: np.ndarray, softness: float) -> np.ndarray:
     """0 below -1.6 `softness`, 1 above 1.6 `softness`, a cubic in between: arithmetic that is the same on every machine."""
-    rise = distance * (0.3125 / softness) + 0.5
-    rise = np.clip(rise, 0.0, 1.0, out=rise)
-    return rise * rise * (3.0 - 2.0 * rise)
+    rise = np.multiply(distance, 0.3125 / softness)
+    rise += 0.5
+    np.clip(rise, 0.0, 1.0, out=rise)
+    share = 3.0 - 2.0 * rise
+    share *= rise
+    share *= rise
+    return share
 
 
 def frontal(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ def write_dicom(tmp_path: Path):
             "PixelRepresentation": int(pixels.dtype.kind == "i"),
             "PixelData": pixels.tobytes() + b"\0" * (pixels.nbytes % 2),
         }
-        for keyword, value in {**defaults, **elements}.items():
-            if value is not None:
-                setattr(dataset, keyword, value)
+        with warnings.catch_warnings():  # pydicom's, of values that are wrong on purpose
+            warnings.simplefilter("ignore")
+            for keyword, value in {**defaults, **elements}.items():
+                if value is not None:
+                    setattr(dataset, keyword, value)
         if "HighBit" not in dataset and "BitsStored" in dataset:
             dataset.HighBit = dataset.BitsStored - 1
         if "PixelData" in dataset:

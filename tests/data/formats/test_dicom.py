@@ -272,7 +272,7 @@ def test_header(write_dicom):
         BodyPartExamined="CHEST",
         ImageType=["ORIGINAL", "PRIMARY"],
     )
-    header = read(root, tags=["BodyPartExamined", "ImageType", "StationName", "Rows"]).header
+    header = read(root, tags=["BodyPartExamined", "ImageType", "KVP", "Rows"]).header
     assert (header.patient_id, header.issuer) == ("A-17", "ward")
     assert (header.study_uid, header.series_uid, header.instance_uid) == ("1.2.3", "1.2.4", "2.25.1")
     assert (header.modality, header.view, header.laterality, header.vendor) == ("CR", "PA", "R", "ge")
@@ -347,7 +347,18 @@ def test_vendors(manufacturer, vendor):
     assert vendor_of(manufacturer) == vendor
 
 
-@pytest.mark.parametrize("keyword", ["PatientName", "BodyPartExamind", "PixelData", "ReferencedImageSequence"])
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "PatientName",
+        "PatientID",
+        "StudyInstanceUID",
+        "PatientBirthDate",
+        "BodyPartExamind",
+        "PixelData",
+        "ReferencedImageSequence",
+    ],
+)
 def test_a_tag_that_cannot_be_a_label_is_an_error_of_the_card(write_dicom, keyword):
     with pytest.raises(CardError, match=keyword):
         read(write_dicom(RAMP), tags=[keyword])
