@@ -15,9 +15,14 @@ from medssl.files import digest_of, read_json, replacing, write_atomic, write_js
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
-    with pytest.raises(KeyError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise KeyError("killed here")
+
+    def killed_in_the_middle():
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyError("killed here")
+
+    with pytest.raises(KeyError):
+        killed_in_the_middle()
     assert read_json(path) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -25,7 +30,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
 def test_a_full_disk_is_one_line(tmp_path):
     path = tmp_path / "a.bin"
     write_atomic(path, b"old")
-    with pytest.raises(StoreError, match=r"^a\.bin: could not be written \(No space left on device\); .* unharmed") as caught, replacing(path):
+    with (
+        pytest.raises(StoreError, match=r"^a\.bin: could not be written \(No space left on device\); .* unharmed") as caught,
+        replacing(path),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"

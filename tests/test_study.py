@@ -43,7 +43,10 @@ def test_defaults(study_file):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("finetune.budgetz=[40]", r"finetune\.budgetz: unknown key; did you mean 'budgets'\?; allowed: budgets, folds, full, linear, seeds"),
+        (
+            "finetune.budgetz=[40]",
+            r"finetune\.budgetz: unknown key; did you mean 'budgets'\?; allowed: budgets, folds, full, linear, seeds",
+        ),
         ("pretrain.epochs=ten", r"pretrain\.epochs: is 'ten', should be a valid integer"),
         ("pretrain.epochs=0", r"pretrain\.epochs: is 0, should be greater than or equal to 1"),
         ("encoder.stem=smal", r"encoder\.stem: is 'smal'; did you mean 'small'\?; allowed: 'standard' or 'small'"),
@@ -52,8 +55,14 @@ def test_defaults(study_file):
         ("task.split.test=0.0", r"task\.split: validation \+ test must leave"),
         ("task.split={kind: official, test: 0.2}", r"task\.split\.test: unknown key; allowed: collisions, kind"),
         ("task.data=archiv", r"task\.data names 'archiv'; did you mean 'archive'\?; allowed: archive"),
-        ("arms={imagenet: {init: imagenet}, mine: {method: byol}}", r"arms\.mine\.method is 'byol', but pretrain\.method\.name is 'simsiam'"),
-        ("arms={imagenet: {init: imagenet}, mine: {sources: [archive]}}", r"arms\.mine\.sources is set, but the arm has no method"),
+        (
+            "arms={imagenet: {init: imagenet}, mine: {method: byol}}",
+            r"arms\.mine\.method is 'byol', but pretrain\.method\.name is 'simsiam'",
+        ),
+        (
+            "arms={imagenet: {init: imagenet}, mine: {sources: [archive]}}",
+            r"arms\.mine\.sources is set, but the arm has no method",
+        ),
         ("encoder.stem=small", r"arms\.imagenet\.init is imagenet, but encoder\.stem is small"),
         ("evaluate.reference=imagnet", r"evaluate\.reference is 'imagnet', which is no arm"),
         ("store.size=32", r"store\.size is 32, below encoder\.input_size 64"),
@@ -82,7 +91,10 @@ def test_overrides_set_nested_keys_and_keep_the_rest(study_file):
     assert study.task.target == "opacity"
 
 
-@pytest.mark.parametrize(("override", "line"), [("seed", "is not of the form a.b=value"), ("seed.a=1", "seed is a value, not a mapping"), ("a=[", "--set a=")])
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [("seed", "is not of the form a.b=value"), ("seed.a=1", "seed is a value, not a mapping"), ("a=[", "--set a=")],
+)
 def test_overrides_that_cannot_be_applied(tmp_path, override, line):
     path = tmp_path / "s.yaml"
     path.write_text(STUDY + "seed: 3\n")

@@ -116,6 +116,16 @@ class Card(StrictModel):
     )
     known_faults: list[str] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _patient_tag_is_the_id(self) -> Card:
+        sources = [] if self.patient == "image" else self.patient
+        if any(source.tag not in (None, "PatientID") for source in sources):
+            raise ValueError("patient: the only tag that names a patient is PatientID")
+        labels = [source for target in self.targets.values() for source in target.source]
+        if any(source.tag == "PatientID" for source in labels):
+            raise ValueError("targets: PatientID is no label")
+        return self
+
 
 def find_card(card: str, study_file: Path) -> Path:
     """The path of a card: a path to a .yaml beside the study file or here, or a name in a folder data_cards/.

@@ -58,7 +58,9 @@ class Secret:
 
     def key(self, kind: str, *parts: str) -> str:
         """The key of an identifier; `kind` keeps the keys of patients, studies and images apart."""
-        message = b"".join(len(part.encode()).to_bytes(4, "little") + part.encode() for part in (kind, *parts))
+        # A file name that is no UTF-8 comes with surrogates in it and goes back to the bytes that it was.
+        encoded = [part.encode(errors="surrogateescape") for part in (kind, *parts)]
+        message = b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
         return hmac.new(self._value, message, hashlib.sha256).hexdigest()[:KEY_LENGTH]
 
 

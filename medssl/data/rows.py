@@ -12,7 +12,7 @@ from medssl.data.formats import Header, Reject
 from medssl.data.manifest import COLUMNS, LABEL_PREFIX, REJECT_COLUMNS
 from medssl.data.private import Secret, normalise_patient_id
 from medssl.data.reading import ReadImage
-from medssl.data.values import ValueReader
+from medssl.data.values import PATIENT_TAG, ValueReader
 from medssl.errors import DataError
 
 OLDEST_AGE = 90  # ages above identify people; they stand together
@@ -104,7 +104,7 @@ class RowBuilder:
         if self.card.patient == "image":
             return self._secret.key("patient", self.card.name, row_key), "image"
         raw, issuer = self._values.patient(path, header.tags), self.card.name
-        if self.card.format == "dicom" and any(source.tag == "PatientID" for source in self.card.patient):
+        if self.card.format == "dicom" and any(source.tag == PATIENT_TAG for source in self.card.patient):
             raw, issuer = raw or header.patient_id, header.issuer or ""
         if known := normalise_patient_id(raw):
             return self._secret.key("patient", issuer, known), "id"
@@ -122,7 +122,7 @@ class RowBuilder:
                 "study": study,
                 "series": series,
                 "source": self.source,
-                "path": path,
+                "path": path.encode(errors="surrogateescape").decode(errors="backslashreplace"),
                 "frame": header.frame,
                 "patient_id": header.patient_id,
                 "study_uid": header.study_uid,

@@ -10,6 +10,8 @@ from pathlib import Path
 from medssl.data.card import Card, Target, ValueSource
 from medssl.errors import CardError, DataError
 
+PATIENT_TAG = "PatientID"  # every reader of DICOM brings it with its issuer; it is never asked for as a label
+
 
 class ValueReader:
     """Looks up values by a card's sources; each CSV is read once.
@@ -27,7 +29,7 @@ class ValueReader:
 
     def tags(self) -> list[str]:
         """The tags that a reader has to bring with each image."""
-        return sorted({source.tag for source in self._all_sources() if source.tag})
+        return sorted({source.tag for source in self._all_sources() if source.tag and source.tag != PATIENT_TAG})
 
     def patient(self, path: str, tags: Mapping[str, str]) -> str | None:
         """The raw patient key of an image, or None."""

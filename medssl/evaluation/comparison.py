@@ -132,8 +132,10 @@ def sentence(row: Mapping, pretrained: Collection[str] = ()) -> str:
         low, high = (low, high) if kind == "better" else (number(-row["difference_upper"]), number(-row["difference_lower"]))
         said = f"{arm} is {kind} than {reference} by {gap} AUROC ({level} interval {low} to {high})"
     involved = {arm} if kind == "reference" else {arm, reference}
-    run = ", for this one pretraining run" if involved & set(pretrained) else ""
-    return f"{said} {setting}{run}.{_small(row)}"
+    ones = ["this one pretraining run"] if involved & set(pretrained) else []
+    ones += ["this one label draw"] if row["n_seeds"] == 1 else []
+    holds = f", for {' and '.join(ones)}" if ones else ""
+    return f"{said} {setting}{holds}.{_small(row)}"
 
 
 def _small(row: Mapping) -> str:

@@ -21,9 +21,10 @@ from medssl.seeds import torch_generator
 COLLAPSED_STD = 0.5
 # Fewer dimensions than this cannot tell more than a handful of images apart, whatever their std.
 COLLAPSED_RANK = 2.0
-# Share of a Gaussian's effective rank. On a toy of 16 px images (d = 128) and on chest X-rays at 32 px (d = 2048), SimSiam
-# stayed above 0.25; without stop-gradient or predictor the share fell through 0.1 and on to 0.05 and less. What a
-# method's healthy share is depends on the data: compare runs of one method, and trust a trend more than the threshold.
+# Share of a Gaussian's effective rank. On a toy of 16 px images (d = 128) SimSiam stayed above 0.25, and fell through 0.1
+# without stop-gradient or without predictor. On 1,500 chest X-rays at 32 px (ResNet-18, d = 2048, 180 steps) it stayed
+# above 0.5, and fell to 0.04 at four times the paper's learning rate. What share is healthy depends on the data: compare
+# runs of one method, and trust a trend more than the threshold.
 LOW_RANK_SHARE = 0.1
 
 State = Literal["healthy", "dimensional collapse", "collapsed"]

@@ -11,7 +11,7 @@ import pandas as pd
 import medssl
 from medssl.data import manifest as tables
 from medssl.data.archive import MANIFEST, REJECTS, SPLITS, SUMMARY, Archive, open_archive
-from medssl.data.card import find_root
+from medssl.data.card import Phantom, find_root
 from medssl.data.formats import READERS, Item
 from medssl.data.private import write_locations
 from medssl.data.reading import CHUNK, read_archive
@@ -79,16 +79,16 @@ class _Source:
         return digest_of(rows)
 
 
-def _generate(phantom: Any, root: Path) -> None:
+def _generate(phantom: Phantom, root: Path) -> None:
     from medssl.data.phantom import generate
 
     with bar("phantom", phantom.patients) as progress:
-        summary = generate(root, patients=phantom.patients, seed=phantom.seed, size=phantom.size, progress=progress.advance)
-    if not summary.reused:
-        say(
-            "phantom",
-            f"{summary.images:,} images of {summary.patients:,} made-up patients: synthetic, for trying the tool, never evidence",
+        summary = generate(
+            root, patients=phantom.patients, seed=phantom.seed, size=phantom.size, progress=lambda done, total: progress.reach(done)
         )
+        progress.reach(phantom.patients)
+    if not summary.reused:
+        say("phantom", f"{summary.images:,} images of {summary.patients:,} made-up patients: synthetic, for trying the tool, never evidence")
 
 
 def _archive_inputs(work: Workspace, sources: dict[str, _Source]) -> dict[str, Any]:
@@ -147,13 +147,14 @@ def _read_source(work: Workspace, source: _Source, writer: StoreWriter) -> RowBu
     builder = RowBuilder(source.name, source.card, values, work.secret)
     size, workers = work.study.store_size, work.study.store.workers
     with bar(f"index {source.name}", len(source.items)) as progress:
-        for found in read_archive(source.card.format, source.root, source.items, values.tags(), size, workers):
+        chunks = read_archive(source.card.format, source.root, source.items, values.tags(), size, workers)
+        for number, found in enumerate(chunks, start=1):
             for one in found:
                 if hasattr(one, "reason"):
                     builder.reject(one)
                 else:
                     builder.add(one, *writer.append(one.placed.pixels))
-            progress.advance(CHUNK)
+            progress.reach(min(number * CHUNK, len(source.items)))
     return builder
 
 

@@ -35,6 +35,10 @@ class Bar:
         else:
             self._progress.update(self._task, advance=by, note=note)
 
+    def reach(self, done: int) -> None:
+        """Move to `done`."""
+        self._progress.update(self._task, completed=done)
+
 
 @contextmanager
 def bar(title: str, total: int, done: int = 0) -> Iterator[Bar]:

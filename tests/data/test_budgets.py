@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,11 @@ from medssl.errors import DataError
 
 def pool(patients: int = 400, positive_every: int = 4) -> tuple[pd.DataFrame, pd.Series]:
     """Two images a patient; the last tenth of the patients is test."""
-    rows = [(p, p, int(p % positive_every == 0), "test" if p >= patients * 0.9 else "train", f"{p}/{i}") for p in range(patients) for i in range(2)]
+    rows = [
+        (p, p, int(p % positive_every == 0), "test" if p >= patients * 0.9 else "train", f"{p}/{i}")
+        for p in range(patients)
+        for i in range(2)
+    ]
     frame = pd.DataFrame(rows, columns=["patient", "group", "label", "split", "content"]).astype({"label": "Int8"})
     return frame, frame["content"].map(lambda text: hashlib.sha256(text.encode()).hexdigest())
 
@@ -35,7 +40,7 @@ def test_a_budget_is_that_many_patients_and_all_of_their_images():
 def test_smaller_budgets_are_inside_larger_ones():
     sizes = [10, 40, 0.5, "all"]
     rows = [set(draw(size, number=2)[0].rows) for size in sizes]
-    assert all(small < large for small, large in zip(rows, rows[1:], strict=False))
+    assert all(small < large for small, large in itertools.pairwise(rows))
     assert len(rows[-1]) == 720
 
 

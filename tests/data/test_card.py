@@ -41,7 +41,7 @@ def test_unknown_keys_and_versions(tmp_path):
     text = (CARDS / "breastmnist.yaml").read_text()
     path = tmp_path / "card.yaml"
     path.write_text(text.replace("licence:", "license:"))
-    with pytest.raises(CardError, match="license: unknown key; did you mean 'licence'|licence: is missing"):
+    with pytest.raises(CardError, match=r"license: unknown key; did you mean 'licence'|licence: is missing"):
         read_card(path)
     path.write_text(text.replace("version: 1", "version: 7"))
     with pytest.raises(CardError, match="version: is 7, this medssl reads version 1"):
@@ -51,7 +51,10 @@ def test_unknown_keys_and_versions(tmp_path):
 def test_roots(tmp_path, monkeypatch):
     card = read_card(CARDS / "breastmnist.yaml")
     monkeypatch.delenv("MEDSSL_DATA", raising=False)
-    with pytest.raises(CardError, match=r"data\.breast: no folder is known for breastmnist; pass --set data\.breast\.root=FOLDER or set MEDSSL_DATA"):
+    with pytest.raises(
+        CardError,
+        match=r"data\.breast: no folder is known for breastmnist; pass --set data\.breast\.root=FOLDER or set MEDSSL_DATA",
+    ):
         find_root(card, None, "breast", tmp_path)
     with pytest.raises(CardError, match=r"data\.breast: there is no folder"):
         find_root(card, str(tmp_path / "none"), "breast", tmp_path)

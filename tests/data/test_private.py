@@ -23,7 +23,17 @@ def test_normalised(raw, normal):
 
 def test_keys_depend_on_secret_kind_and_parts():
     secret = Secret(b"s" * 32)
-    assert len({secret.key("patient", "a", "b"), secret.key("patient", "ab", ""), secret.key("study", "a", "b"), Secret(b"t" * 32).key("patient", "a", "b")}) == 4
+    assert (
+        len(
+            {
+                secret.key("patient", "a", "b"),
+                secret.key("patient", "ab", ""),
+                secret.key("study", "a", "b"),
+                Secret(b"t" * 32).key("patient", "a", "b"),
+            }
+        )
+        == 4
+    )
     assert secret.fingerprint not in secret.key("patient", "a")
 
 
@@ -46,7 +56,9 @@ def test_a_named_secret_must_be_there_and_long_enough(tmp_path):
 def test_locate(tmp_path):
     with pytest.raises(StoreError, match="nothing has been indexed"):
         locate(tmp_path, "k")
-    write_locations(tmp_path, pd.DataFrame([{"row_key": "r1", "patient": "p1", "study": None, "series": None, "path": "a/b.dcm"}]))
+    write_locations(
+        tmp_path, pd.DataFrame([{"row_key": "r1", "patient": "p1", "study": None, "series": None, "path": "a/b.dcm"}])
+    )
     assert locate(tmp_path, "p1")["path"].tolist() == ["a/b.dcm"]
     assert stat.S_IMODE((tmp_path / "locate.parquet").stat().st_mode) == 0o600
     with pytest.raises(DataError, match="there is no key nope"):

@@ -26,11 +26,7 @@ def table(rows: list[tuple[str, str, str, str | None, str | None]]) -> pd.DataFr
 def clinic(patients: int = 60, site: str = "") -> pd.DataFrame:
     """Three images a patient, a third of the patients positive; keys depend on the site, content does not."""
     return table(
-        [
-            ("labelled", f"{site}p{p}", f"p{p}i{i}", "yes" if p % 3 == 0 else "no", None)
-            for p in range(patients)
-            for i in range(3)
-        ]
+        [("labelled", f"{site}p{p}", f"p{p}i{i}", "yes" if p % 3 == 0 else "no", None) for p in range(patients) for i in range(3)]
     )
 
 
@@ -111,7 +107,9 @@ def test_transductive_keeps_them():
 
 
 def official(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
-    base = [(f"{part}{k}", f"{part}{k}", label, part) for part in ("train", "validation", "test") for k, label in enumerate("yyynnn")]
+    base = [
+        (f"{part}{k}", f"{part}{k}", label, part) for part in ("train", "validation", "test") for k, label in enumerate("yyynnn")
+    ]
     return table([("labelled", p, c, {"y": "yes", "n": "no"}[label], part) for p, c, label, part in base + rows])
 
 
@@ -122,9 +120,11 @@ def test_a_clean_official_split_is_taken_as_it_is():
 
 
 def test_a_leaking_official_split_is_refused_or_its_patients_removed_from_training():
-    manifest = official([("test0", "new", "y", "train"), ("validation1", "new2", "y", "train"), ("elsewhere", "test1", "y", "train")])
+    manifest = official(
+        [("test0", "new", "y", "train"), ("validation1", "new2", "y", "train"), ("elsewhere", "test1", "y", "train")]
+    )
     refuse = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official"}})
-    with pytest.raises(DataError, match="has 3 patients .* on both sides, 3 images; set task.split.collisions"):
+    with pytest.raises(DataError, match=r"has 3 patients .* on both sides, 3 images; set task.split.collisions"):
         make_splits(manifest, refuse, 0, transductive=False)
     remove = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official", "collisions": "remove_from_training"}})
     splits = make_splits(manifest, remove, 0, transductive=False)
@@ -139,7 +139,7 @@ def test_test_equal_to_validation_is_refused():
     parts = [("train", "a")] * 6 + [("validation", "b")] * 6 + [("test", "b")] * 6
     rows = [("labelled", f"{who}{k % 6}", f"{who}{k % 6}", "yes" if k % 2 else "no", part) for k, (part, who) in enumerate(parts)]
     task = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official"}})
-    with pytest.raises(DataError, match="6 patients .* on both sides"):
+    with pytest.raises(DataError, match=r"6 patients .* on both sides"):
         make_splits(table(rows), task, 0, transductive=False)
 
 

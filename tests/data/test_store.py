@@ -42,7 +42,9 @@ def test_shrinking_is_antialiased_as_torch_does_it():
     rng = np.random.default_rng(1)
     image = rng.integers(0, 4096, (120, 120)).astype(np.uint16)
     ours = place(image, 1.0, 0.0, 40).pixels.astype(np.float32)
-    reference = F.interpolate(torch.from_numpy(image.astype(np.float32))[None, None], size=(40, 40), mode="bilinear", antialias=True)
+    reference = F.interpolate(
+        torch.from_numpy(image.astype(np.float32))[None, None], size=(40, 40), mode="bilinear", antialias=True
+    )
     assert np.abs(ours - reference[0, 0].numpy()).max() <= 0.51  # rounding
 
 

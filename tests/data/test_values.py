@@ -35,7 +35,9 @@ def card(**changes) -> Card:
 
 @pytest.fixture
 def root(tmp_path):
-    (tmp_path / "labels.csv").write_text("file,patient,finding\na/p1_1.png,X9,0\na/p2_1.png,,1\na/p3_1.png,X8,-1\na/p4_1.png,X7,\na/p5_1.png,X7,2\n")
+    (tmp_path / "labels.csv").write_text(
+        "file,patient,finding\na/p1_1.png,X9,0\na/p2_1.png,,1\na/p3_1.png,X8,-1\na/p4_1.png,X7,\na/p5_1.png,X7,2\n"
+    )
     return tmp_path
 
 
@@ -55,7 +57,7 @@ def test_labels(root):
 
 def test_a_missing_column_names_those_that_are_there(root):
     wrong = card(patient=[{"csv": "labels.csv", "column": "patient_id"}])
-    with pytest.raises(CardError, match="labels.csv has no column 'patient_id'; it has: file, patient, finding"):
+    with pytest.raises(CardError, match=r"labels.csv has no column 'patient_id'; it has: file, patient, finding"):
         ValueReader(wrong, root)
 
 

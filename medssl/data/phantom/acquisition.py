@@ -82,8 +82,8 @@ def draw_exposure(generator: np.random.Generator, view: str) -> Exposure:
         view=view,
         pose=Pose(
             angle=normal(0, 0.045 if bedside else 0.022),
-            scale=uniform(1.04, 1.2),
-            shift=(normal(0, 7), normal(-10, 8)),
+            scale=uniform(1.1, 1.24),
+            shift=(normal(0, 7), normal(-6, 8)),
             yaw=normal(0, 0.07 if bedside else 0.035),
             breath=normal(-9, 6) if bedside else normal(0, 5),
             heart=uniform(1.06, 1.16) if bedside else uniform(0.97, 1.03),

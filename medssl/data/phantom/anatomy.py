@@ -125,21 +125,21 @@ def draw_anatomy(generator: np.random.Generator, step: float) -> Anatomy:
 def draw_opacities(anatomy: Anatomy, generator: np.random.Generator) -> tuple[Opacity, ...]:
     """One to three focal opacities in the lungs, from barely visible to plain."""
     found = []
-    severity = generator.uniform(0.55, 1.15)
-    for _ in range(int(generator.choice(3, p=(0.5, 0.32, 0.18))) + 1):
+    severity = generator.uniform(0.65, 1.3)
+    for _ in range(int(generator.choice(3, p=(0.25, 0.4, 0.35))) + 1):
         side = generator.choice((-1.0, 1.0))
         y = generator.triangular(-95, 55, 95)
         outer, inner = float(anatomy.lung_half_width(y)) - 12, anatomy.mediastinum + 8
         if side > 0 and y > 20:
             inner += 30  # mostly beside the heart, not behind it
         x = side * generator.uniform(min(inner, outer - 1), outer)
-        size = float(np.exp(generator.uniform(np.log(9), np.log(32))))
+        size = float(np.exp(generator.uniform(np.log(20), np.log(60))))
         found.append(
             Opacity(
                 centre=(x, y, generator.uniform(-0.28, 0.25) * anatomy.depth),
                 radii=(size, size * generator.uniform(0.6, 1.0)),
                 tilt=generator.uniform(0, np.pi),
-                depth=severity * generator.uniform(0.16, 0.48),
+                depth=severity * generator.uniform(0.36, 0.75),
                 softness=generator.uniform(0.12, 0.3),
                 texture=tuple(generator.uniform(0, 2 * TEXTURE_SIDE, 2)),
             )

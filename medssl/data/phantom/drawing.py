@@ -256,4 +256,4 @@ def _opacity(anatomy: Anatomy, opacity: Opacity, across: np.ndarray, y: np.ndarr
     cos, sin = np.cos(opacity.tilt), np.sin(opacity.tilt)
     radius = np.hypot((cos * dx + sin * dy) / opacity.radii[0], (-sin * dx + cos * dy) / opacity.radii[1])
     pattern = _texture(anatomy, dx, dy, opacity.texture)
-    return opacity.depth * step(1 - radius + 0.16 * pattern, opacity.softness) * np.clip(1 + 0.22 * pattern, 0.3, 1.7)
+    return opacity.depth * step(1 - radius + 0.14 * pattern, opacity.softness) * np.clip(1 + 0.17 * pattern, 0.4, 1.6)
