@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
+from medssl.evaluation.bootstrap import COVERAGE
 from medssl.evaluation.comparison import SMALL_TEST, verdict
 
 
@@ -66,9 +67,12 @@ def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = ()) -> list
     draws = sorted(set(auroc["n_seeds"]))
     if draws[0] == 1:
         result.append("One label draw: the intervals leave out the luck of which patients were labelled.")
-    elif draws[0] < 10:
+    elif draws[0] < max(COVERAGE):
+        held = COVERAGE[max(known for known in COVERAGE if known <= draws[0])]
         result.append(
-            f"{draws[0]} label draws: how much the result depends on which patients were labelled is only roughly known."
+            f"{draws[0]} label draws: how much the result depends on which patients were labelled is only roughly known. "
+            f"With so few, intervals made to hold the truth in 95 of 100 studies held it in as few as {held} of 100 "
+            "simulated ones, where the draws differed much."
         )
     return result
 

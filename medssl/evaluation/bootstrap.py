@@ -10,7 +10,7 @@ labelled patients are drawn again. Two things were sampled, so both are resample
   survey data"). With one draw, patients alone are resampled, and the interval leaves out the luck of the draw.
 
 The two are crossed, as in Owen 2007, "The pigeonhole bootstrap". Few draws remain few: a percentile interval knows
-nothing of Student's t. COVERAGE is what was measured in simulated studies.
+nothing of Student's t, so it is too narrow where the draws differ much and the test set is large; see COVERAGE.
 
 Every replicate holds the same patients and the same draws for all arms, so the difference of two arms is paired, and
 the part of the noise that they share cancels. Intervals are percentile intervals.
@@ -30,6 +30,11 @@ from medssl.seeds import numpy_generator
 # Elements (replicates x images) weighed at once: 256 kB an array. Larger ones are fetched from the system and returned
 # for each operation, which measured three times slower.
 CHUNK = 1 << 15
+
+# Label draws -> how many of 100 paired 95% intervals held the true difference in the worst of six simulated settings
+# (60 or 250 test patients; three spreads between draws, up to six times the noise of the patients). In the best
+# setting it was 98 to 99 for every number of draws. `make test-long` measures it again.
+COVERAGE = {2: 72, 3: 84, 5: 90, 10: 93}
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,11 @@ def screen(comparison: pd.DataFrame) -> Group:
     level, reference = f"{comparison['level'].iloc[0]:.0%}", comparison["reference"].iloc[0]
     tables = []
     for mode, rows in comparison.groupby("mode", sort=False):
-        title = f"{mode_name(mode)}: mean over label draws, {level} interval; difference to {reference}, paired"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("patients", justify="right")
+        title = f"{mode_name(mode)}: means over the label draws, {level} intervals; difference to {reference}, paired"
+        caption = "labels: labelled patients, validation included"
+        table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        table.title_justify = table.caption_justify = "left"
+        table.add_column("labels", justify="right")
         table.add_column("arm", overflow="fold")
         for heading in ("AUROC", "difference"):
             table.add_column(heading, no_wrap=True)
@@ -44,7 +46,7 @@ def screen(comparison: pd.DataFrame) -> Group:
                     arm,
                     interval(auroc["value"], auroc["lower"], auroc["upper"]),
                     difference(auroc),
-                    *(number(metrics[metric]["value"]) for metric in POINTS),
+                    *(f"{metrics[metric]['value']:.2f}" for metric in POINTS),
                     end_section=i == len(block) - 1,
                 )
         tables.append(table)
@@ -70,13 +72,12 @@ def interval(value: float, lower: float, upper: float) -> str:
     return f"{number(value)} [{number(lower)}, {number(upper)}]"
 
 
-def difference(row: dict, sign: str = "") -> str:
+def difference(row: dict) -> str:
     """The paired difference of a row of the comparison with its interval; 'reference' for the reference."""
     if row["arm"] == row["reference"]:
         return "reference"
-    value = row["difference"]
-    plus = "+" if value > 0 else sign
-    return plus + interval(value, row["difference_lower"], row["difference_upper"])
+    plus = "+" if row["difference"] > 0 else ""
+    return plus + interval(row["difference"], row["difference_lower"], row["difference_upper"])
 
 
 def _blocks(rows: pd.DataFrame) -> Iterator[list[tuple[str, dict[str, dict]]]]:

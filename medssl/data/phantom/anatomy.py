@@ -69,7 +69,8 @@ class Anatomy:
     def lung_half_width(self, y: np.ndarray | float) -> np.ndarray:
         """Distance from the midline to the lateral edge of the lungs at height y; 0 above the apex."""
         along = np.clip((np.asarray(y, dtype=np.float64) - self.apex) / 200.0, 0.0, 1.0)
-        return self.chest * (1.0 - (1.0 - along) ** 2.6) ** 0.62
+        below = 1.0 - along
+        return self.chest * (1.0 - below * below * np.sqrt(below)) ** 0.62
 
     def spine_x(self, y: np.ndarray | float) -> np.ndarray:
         """Sideways position of the spine at height y."""

@@ -74,6 +74,12 @@ def step(distance: np.ndarray, softness: float) -> np.ndarray:
     return share
 
 
+def _rounded(share: np.ndarray) -> np.ndarray:
+    """Profile of a cross-section between a circle's and a box's: 1 in the middle (share 0), 0 from the edge (share 1) on."""
+    share = np.clip(share, 0.0, 1.0)
+    return np.sqrt(1.0 - share * share * np.sqrt(share))
+
+
 def frontal(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> tuple[np.ndarray, np.ndarray]:
     """Optical depth seen from the front, float64 (rows, columns), 0 in air; and the aerated share of the lungs in [0, 1]."""
     x, y = plane.x / anatomy.build, plane.y / anatomy.build
@@ -89,8 +95,10 @@ def frontal(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> t
     depth += BONE * _project(plane, anatomy, anatomy.bones, lambda points: points[:, 0] + yaw * points[:, 2])
     depth += _shoulders(anatomy, x, y) + _breasts(anatomy, x, y)
     depth += _calcified(anatomy, x, y, lambda at: at[0] + yaw * at[2])
-    for opacity in opacities:
-        depth += np.minimum(air * 1.3, 1.0) * _opacity(anatomy, opacity, x, y, opacity.centre[0] + yaw * opacity.centre[2])
+    if opacities:
+        depth += np.minimum(air * 1.3, 1.0) * _consolidated(
+            anatomy, opacities, x, y, [opacity.centre[0] + yaw * opacity.centre[2] for opacity in opacities]
+        )
     return np.maximum(depth, 0.0) * step(body - 12, 6), air
 
 
@@ -113,8 +121,10 @@ def lateral(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> t
     depth += air * (
         0.7 * _vessels(anatomy, plane, lambda points: -points[:, 2]) + anatomy.haze * _texture(anatomy, z, y, (99, 0))
     )
-    for opacity in opacities:
-        depth += np.minimum(air * 1.3, 1.0) * _opacity(anatomy, opacity, z, y, opacity.centre[2])
+    if opacities:
+        depth += np.minimum(air * 1.3, 1.0) * _consolidated(
+            anatomy, opacities, z, y, [opacity.centre[2] for opacity in opacities]
+        )
     depth += _calcified(anatomy, z, y, lambda at: at[2])
     return np.maximum(depth, 0.0) * step(half - np.abs(z - middle) - 3, 3), air
 
@@ -132,11 +142,11 @@ def _body(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Thickness of the trunk with shoulders and neck, as if the lungs were soft tissue, in mm."""
     trunk = anatomy.chest + anatomy.wall + 6 - 10 * step(-y - 40, 40)
     shoulders = 75 * step(-y - 62, 26)
-    top = anatomy.apex - 62 + 0.0022 * (np.abs(x) + 40) ** 1.8  # the trapezius falls to the shoulder
+    reach = np.abs(x) + 40
+    top = anatomy.apex - 62 + 0.0108 * reach * np.sqrt(reach)  # the trapezius falls to the shoulder
     slope, neck = step(y - top, 9), step(56 - np.abs(x), 9)
-    across = np.clip(np.abs(x) / (trunk + shoulders), 0, 1)
     thick = anatomy.depth * (1 + 0.1 * step(y - 90, 30) - 0.22 * step(-y - 80, 30)) + 0.5 * anatomy.wall
-    return thick * (1 - across**2.6) ** 0.6 * (1 - (1 - slope) * (1 - 0.8 * neck))
+    return thick * _rounded(np.abs(x) / (trunk + shoulders)) * (1 - (1 - slope) * (1 - 0.8 * neck))
 
 
 def _heart(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, pose: Pose, yaw: float) -> np.ndarray:
@@ -155,8 +165,8 @@ def _lungs(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, pose: Pose, heart: np
     side = np.abs(x - anatomy.spine_x(y))
     outer = anatomy.lung_half_width(y)
     inner = anatomy.mediastinum - 10 * step(-y - 75, 12) + 5 * step(y - 40, 30)
-    thickness = np.clip(1 - (side / np.maximum(outer, 1e-3)) ** 2.4, 0, 1) ** 0.42 * step(outer - side, 1.2)
-    apex = np.clip((y - anatomy.apex) / 60, 0, 1) ** 0.5
+    thickness = _rounded(side / np.maximum(outer, 1e-3)) * step(outer - side, 1.2)
+    apex = np.sqrt(np.clip((y - anatomy.apex) / 60, 0, 1))
     dome_at = np.where(x < 0, 0.56, 0.6) * anatomy.chest
     dome = np.where(x < 0, anatomy.domes[0], anatomy.domes[1]) + pose.breath
     beyond = (side - dome_at) / anatomy.chest
@@ -199,8 +209,8 @@ def _side_lungs(
     ventral, dorsal = front - 0.7 * anatomy.wall - 16, back + 0.9 * anatomy.wall + 20
     middle = 0.5 * (ventral + dorsal) - 12 * (1 - along)
     half = np.maximum(0.5 * (ventral - dorsal) * open_, 1.0)
-    inside = np.clip(1 - (np.abs(z - middle) / half) ** 2.6, 0, 1) ** 0.5 * step(half - np.abs(z - middle), 1.5)
-    air = inside * np.clip((y - anatomy.apex) / 40, 0, 1) ** 0.5
+    inside = _rounded(np.abs(z - middle) / half) * step(half - np.abs(z - middle), 1.5)
+    air = inside * np.sqrt(np.clip((y - anatomy.apex) / 40, 0, 1))
     floors = [
         dome + pose.breath + 0.006 * np.maximum(20 - z, 0) ** 2 + 0.003 * np.maximum(z - 20, 0) ** 2 for dome in anatomy.domes
     ]
@@ -250,7 +260,15 @@ def _texture(anatomy: Anatomy, across: np.ndarray, y: np.ndarray, start: tuple[f
     return ndimage.map_coordinates(anatomy.texture, nodes, order=1, mode="grid-wrap")
 
 
-def _opacity(anatomy: Anatomy, opacity: Opacity, across: np.ndarray, y: np.ndarray, centre: float) -> np.ndarray:
+def _consolidated(
+    anatomy: Anatomy, opacities: tuple[Opacity, ...], across: np.ndarray, y: np.ndarray, centres: list[float]
+) -> np.ndarray:
+    """Optical depth of all opacities: where they overlap, that of the denser one."""
+    parts = [_opacity(anatomy, *place, across, y) for place in zip(opacities, centres, strict=True)]
+    return np.maximum.reduce(parts)
+
+
+def _opacity(anatomy: Anatomy, opacity: Opacity, centre: float, across: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Optical depth of one opacity: a soft ellipse with an uneven border and a patchy inside."""
     dx, dy = across - centre, y - opacity.centre[1]
     cos, sin = np.cos(opacity.tilt), np.sin(opacity.tilt)

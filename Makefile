@@ -1,0 +1,41 @@
+# make demo   sets everything up and runs the main job on the built-in data
+# make test   sets everything up, checks style, runs the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STUDY ?= configs/chest_xray.yaml
+
+.PHONY: demo test test-long lint format install clean
+
+# The stamp is newer than pyproject.toml once everything that it asks for is installed.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("medssl needs Python 3.11 or newer; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar on -e '.[dev]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/medssl pretrain --config $(STUDY)
+	$(BIN)/medssl finetune --config $(STUDY)
+	$(BIN)/medssl evaluate --config $(STUDY)
+	$(BIN)/medssl compare --config $(STUDY)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-long: install
+	$(BIN)/python -m pytest -m long
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache
