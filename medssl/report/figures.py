@@ -5,8 +5,9 @@ An arm has a colour and a marker of its own: neither alone carries the meaning.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -28,32 +29,25 @@ def curves(comparison: pd.DataFrame, mode: str) -> str:
     rows = auroc[auroc["mode"] == mode]
     budgets = rows.drop_duplicates("budget")
     arms = list(dict.fromkeys(comparison["arm"]))
-    left, right, top, bottom = 58, WIDTH - 168, 14, 330
+    left, right, top, bottom = 58, WIDTH - 168, 24, 340
     low, high = float(auroc[["value", "lower"]].min(axis=None)), float(auroc[["value", "upper"]].max(axis=None))
-    ticks = svg.ticks_for(low, high)
-    ticks = [tick for tick in ticks if tick <= 1 + 1e-9]
+    ticks = [tick for tick in svg.ticks_for(low, high) if tick <= 1 + 1e-9]  # an AUROC ends at 1
     y = svg.scale(ticks[0], max(ticks[-1], high), bottom, top)
-    centres, logarithmic = _positions(budgets["budget_patients"].tolist(), left, right, len(arms) * _DODGE + 16)
-    centre = dict(zip(budgets["budget"], centres, strict=True))
-
-    parts = [_grid_y(ticks, y, left, right)]
-    for row in budgets.to_dict("records"):
-        name = str(row["budget_patients"]) + (f" ({row['budget']})" if row["budget"] != str(row["budget_patients"]) else "")
-        parts.append(svg.text(centre[row["budget"]], bottom + 20, name, "tick", "middle"))
-        parts.append(svg.line(centre[row["budget"]], bottom, centre[row["budget"]], bottom + 5, "axis"))
+    places, logarithmic = _positions(budgets["budget_patients"].tolist(), left, right, len(arms) * _DODGE + 16)
+    names = [budget_name(row) for row in budgets.to_dict("records")]
+    middle = (left + right) / 2
     scale = "log scale" if logarithmic else "evenly spaced"
-    parts.append(
-        svg.text((left + right) / 2, bottom + 42, f"labelled patients, validation included ({scale})", "label", "middle")
-    )
-    parts.append(
-        svg.text(16, (top + bottom) / 2, "AUROC", "label", "middle", f'transform="rotate(-90 16 {(top + bottom) / 2:.0f})"')
-    )
+    parts = [_grid_y(ticks, y, left, right)]
+    for name, x in zip(names, places, strict=True):
+        parts += [svg.text(x, bottom + 20, name, "tick", "middle"), svg.line(x, bottom, x, bottom + 5, "axis")]
+    parts.append(svg.text(middle, bottom + 42, f"labelled patients, validation included ({scale})", "label", "middle"))
+    parts.append(svg.text(left - 8, top - 6, "AUROC", "label", "end"))
 
     ends = []
     for i, arm in enumerate(arms):
         shift = (i - (len(arms) - 1) / 2) * _DODGE
         own = rows[rows["arm"] == arm].to_dict("records")
-        points = [(centre[row["budget"]] + shift, y(row["value"])) for row in own]
+        points = [(x + shift, y(row["value"])) for x, row in zip(places, own, strict=True)]
         path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (px, py) in enumerate(points))
         marks = [f'<path class="line" d="{path}"/>']
         for row, (px, py) in zip(own, points, strict=True):
@@ -80,10 +74,8 @@ def forest(comparison: pd.DataFrame, mode: str) -> str:
     x = svg.scale(ticks[0], ticks[-1], left, right)
 
     parts, height = [], top
-    for (_, budget), block in others.groupby(["budget_patients", "budget"], sort=False):
-        size = block["budget_patients"].iloc[0]
-        name = f"{size} labelled patients" + (f" ({budget})" if budget != str(size) else "")
-        parts.append(svg.text(8, height + 13, name, "group"))
+    for _, block in others.groupby("budget", sort=False):
+        parts.append(svg.text(8, height + 13, f"With {budget_name(block.iloc[0])} labelled patients", "group"))
         height += step
         for row in block.to_dict("records"):
             i, middle = arms.index(row["arm"]), height + step / 2
@@ -112,6 +104,12 @@ def legend_mark(comparison: pd.DataFrame, arm: str) -> str:
     return f'<svg class="mark" viewBox="0 0 16 16" aria-hidden="true"><g class="{svg.color(i)}">{svg.marker(i, 8, 8)}</g></svg>'
 
 
+def budget_name(row: Mapping) -> str:
+    """'40', or '412 (all)' where the budget's label says something else than its patients."""
+    size = str(row["budget_patients"])
+    return size if row["budget"] == size else f"{size} ({row['budget']})"
+
+
 def _positions(sizes: Sequence[int], left: float, right: float, gap: float) -> tuple[list[float], bool]:
     """Where each budget stands, and whether the scale is logarithmic; evenly spaced where points would collide."""
     inner_left, inner_right = left + gap / 2 + 6, right - gap / 2
@@ -120,7 +118,7 @@ def _positions(sizes: Sequence[int], left: float, right: float, gap: float) -> t
     if min(sizes) > 0 and max(sizes) > min(sizes):
         scale = svg.scale(math.log(min(sizes)), math.log(max(sizes)), inner_left, inner_right)
         places = [scale(math.log(size)) for size in sizes]
-        if min(b - a for a, b in zip(places, places[1:], strict=False)) >= gap:
+        if min(b - a for a, b in itertools.pairwise(places)) >= gap:
             return places, True
     step = (inner_right - inner_left) / (len(sizes) - 1)
     return [inner_left + i * step for i in range(len(sizes))], False
@@ -144,7 +142,7 @@ def _end_labels(ends: list[tuple[float, int, str, float]], x: float, top: float,
     return parts
 
 
-def _grid_y(ticks: Sequence[float], y, left: float, right: float) -> str:
+def _grid_y(ticks: Sequence[float], y: Callable[[float], float], left: float, right: float) -> str:
     lines = [svg.line(left, y(tick), right, y(tick), "grid") for tick in ticks]
     lines += [svg.text(left - 8, y(tick) + 4, svg.tick_text(tick, ticks), "tick", "end") for tick in ticks]
     if ticks[0] <= 0.5 <= ticks[-1]:

@@ -38,7 +38,7 @@ def screen(comparison: pd.DataFrame) -> Group:
             table.add_column(heading, no_wrap=True)
         for metric in POINTS:
             table.add_column(HEADINGS[metric], justify="right", no_wrap=True)
-        for block in _blocks(rows):
+        for block in blocks(rows):
             for i, (arm, metrics) in enumerate(block):
                 auroc = metrics["auroc"]
                 table.add_row(
@@ -58,7 +58,7 @@ def markdown(comparison: pd.DataFrame) -> str:
     headings = ["mode", "labelled patients", "arm", "AUROC", "difference", *(HEADINGS[metric] for metric in POINTS)]
     lines = [_line(headings), _line(["---", "---:", "---", "---", "---", *["---:"] * len(POINTS)])]
     for mode, rows in comparison.groupby("mode", sort=False):
-        for block in _blocks(rows):
+        for block in blocks(rows):
             for arm, metrics in block:
                 auroc = metrics["auroc"]
                 cells = [mode, str(auroc["budget_patients"]), arm.replace("|", "\\|")]
@@ -80,7 +80,7 @@ def difference(row: dict) -> str:
     return plus + interval(row["difference"], row["difference_lower"], row["difference_upper"])
 
 
-def _blocks(rows: pd.DataFrame) -> Iterator[list[tuple[str, dict[str, dict]]]]:
+def blocks(rows: pd.DataFrame) -> Iterator[list[tuple[str, dict[str, dict]]]]:
     """Per label budget: (arm, metric -> row of the comparison), in the order of the comparison."""
     for _, block in rows.groupby("budget", sort=False):
         arms: dict[str, dict[str, dict]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from medssl.stages.workspace import Workspace
 from medssl.training.supervised import predict
 
 PREDICTIONS = "predictions.parquet"
+TEST = "test.parquet"
 READS = "test_reads.json"
 
 
 def evaluate(work: Workspace, *, arms: list[str] | None = None, fresh: bool = False) -> None:
-    """Score the test images with every cell and write predictions.parquet.
+    """Score the test images with every cell that has not done so, and write predictions.parquet.
 
     Raises:
         UserError: see the errors of each part.
@@ -36,28 +38,47 @@ def evaluate(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
     archive, device = index(work), choose_device(work.study)
     draws, cells = Draws(work, archive), grid(work, work.chosen_arms(arms))
     encoders = {name: load_arm(work, archive, name, device) for name in work.chosen_arms(arms)}
-    made = {cell.name: cell_inputs(work, archive, encoders[cell.arm], cell, draws.of(cell)) for cell in cells}
-    folder, inputs = work.folder / "evaluate", {"cells": {name: digest_of(value) for name, value in made.items()}}
-    if not fresh and is_made_from(folder, inputs) and (folder / PREDICTIONS).exists():
+    inputs = {cell: cell_inputs(work, archive, encoders[cell.arm], cell, draws.of(cell)) for cell in cells}
+    todo = [cell for cell in cells if fresh or not is_made_from(_folder(work, cell), inputs[cell])]
+    if not todo:
         say("evaluate", f"nothing has changed, {len(cells)} cells are scored")
-        return
+    else:
+        _score_cells(work, archive, encoders, todo, inputs, device)
+    predictions = work.folder / "evaluate" / PREDICTIONS
+    made_from = {"cells": {cell.name: digest_of(inputs[cell]) for cell in cells}}
+    if todo or not is_made_from(predictions.parent, made_from):
+        parts = [pd.read_parquet(_folder(work, cell) / TEST) for cell in cells]
+        with replacing(predictions) as temporary:
+            pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+        write_receipt(predictions.parent, made_from)
+
+
+def _folder(work: Workspace, cell: Cell) -> Path:
+    return work.folder / "evaluate" / "cells" / cell.name
+
+
+def _score_cells(
+    work: Workspace,
+    archive: Archive,
+    encoders: dict[str, ArmEncoder],
+    todo: list[Cell],
+    inputs: dict[Cell, Any],
+    device: torch.device,
+) -> None:
     test = archive.rows(source=work.study.task.data, split="test")
     test = test[archive.splits["label"].iloc[test].notna().to_numpy()]
-    with work.open_log("evaluate", stage="evaluate", params={"cells": len(cells), "test_images": len(test)}) as log:
-        parts = []
-        with bar("evaluate", len(cells)) as progress:
-            for cell in cells:
+    with work.open_log("evaluate", stage="evaluate", params={"cells": len(todo), "test_images": len(test)}) as log:
+        repeats = _count_reads(work, todo)  # before the first label is read: a reading that is cut short was one
+        with bar("evaluate", len(todo)) as progress:
+            for cell in todo:
                 scores = _score(work, archive, encoders[cell.arm], cell, test, device)
-                parts.append(_rows(work, archive, cell, test, scores))
+                with replacing(_folder(work, cell) / TEST) as temporary:
+                    _rows(work, archive, cell, test, scores).to_parquet(temporary, index=False)
+                write_receipt(_folder(work, cell), inputs[cell])
                 progress.advance()
-        with replacing(folder / PREDICTIONS) as temporary:
-            pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
-        repeats = _count_reads(work, cells)
-        write_receipt(folder, inputs, test_images=len(test))
-        log.artifact(folder / PREDICTIONS)
-        log.metrics({"evaluate/cells": len(cells), "evaluate/test_images": len(test), "evaluate/repeated_reads": repeats}, step=0)
+        log.metrics({"evaluate/cells": len(todo), "evaluate/test_images": len(test), "evaluate/repeated_reads": repeats}, step=0)
     again = f"; {repeats} of them had been scored before, which the report says" if repeats else ""
-    say("evaluate", f"{len(cells)} cells scored {len(test):,} test images{again}")
+    say("evaluate", f"{len(todo)} cells scored {len(test):,} test images{again}")
 
 
 def _score(work: Workspace, archive: Archive, arm: ArmEncoder, cell: Cell, rows: np.ndarray, device: torch.device) -> np.ndarray:

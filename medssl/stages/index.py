@@ -84,11 +84,18 @@ def _generate(phantom: Phantom, root: Path) -> None:
 
     with bar("phantom", phantom.patients) as progress:
         summary = generate(
-            root, patients=phantom.patients, seed=phantom.seed, size=phantom.size, progress=lambda done, total: progress.reach(done)
+            root,
+            patients=phantom.patients,
+            seed=phantom.seed,
+            size=phantom.size,
+            progress=lambda done, total: progress.reach(done),
         )
         progress.reach(phantom.patients)
     if not summary.reused:
-        say("phantom", f"{summary.images:,} images of {summary.patients:,} made-up patients: synthetic, for trying the tool, never evidence")
+        say(
+            "phantom",
+            f"{summary.images:,} images of {summary.patients:,} made-up patients: synthetic, for trying the tool, never evidence",
+        )
 
 
 def _archive_inputs(work: Workspace, sources: dict[str, _Source]) -> dict[str, Any]:

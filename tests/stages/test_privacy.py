@@ -61,7 +61,11 @@ def test_identifiers_come_out_nowhere(planted, tmp_path, write_study, capfd):
     screen = capfd.readouterr()
     assert "2 files set aside" in screen.out
     seen = [("screen", (screen.out + screen.err).encode())]
-    seen += [(str(path.relative_to(work.folder)), path.read_bytes()) for path in work.folder.rglob("*") if path.is_file() and work.private not in path.parents]
+    seen += [
+        (str(path.relative_to(work.folder)), path.read_bytes())
+        for path in work.folder.rglob("*")
+        if path.is_file() and work.private not in path.parents
+    ]
     assert any(name.endswith("mlflow.db") for name, _ in seen)
     assert any("mlartifacts" in name for name, _ in seen)
     assert any(name.endswith("rejects.parquet") for name, _ in seen)
@@ -86,8 +90,15 @@ def test_errors_name_no_file_of_the_archive(tmp_path, capsys, monkeypatch):
     card |= {"name": "mine", "files": {"include": ["**/*.png"]}, "patient": [{"pattern": r"(?P<value>p\d+)"}]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card))
     for number in range(3):
-        Image.fromarray(np.random.default_rng(number).integers(0, 255, (9, 9)).astype(np.uint8)).save(root / f"{NAME}{number}.png")
-    study = {"version": 1, "name": "s", "work_dir": str(tmp_path / "work"), "data": {"a": {"card": "mine.yaml", "root": str(root.parent)}}}
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (9, 9)).astype(np.uint8)).save(
+            root / f"{NAME}{number}.png"
+        )
+    study = {
+        "version": 1,
+        "name": "s",
+        "work_dir": str(tmp_path / "work"),
+        "data": {"a": {"card": "mine.yaml", "root": str(root.parent)}},
+    }
     study["task"] = {"kind": "binary", "data": "a", "target": "finding", "positive": "pneumonia"}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     monkeypatch.setattr("sys.argv", ["medssl", "index", "-c", str(tmp_path / "study.yaml")])

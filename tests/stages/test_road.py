@@ -113,7 +113,9 @@ def test_every_stage_is_a_run_with_its_parameters_and_data(road, client):
     pretraining = found["pretrain-in_domain"]
     assert pretraining.info.status == "FINISHED"
     assert pretraining.data.params["pretrain.epochs"] == "2"
-    assert [(item.dataset.name, len(item.dataset.digest) > 10) for item in pretraining.inputs.dataset_inputs] == [("archive (phantom_cxr)", True)]
+    assert [(item.dataset.name, len(item.dataset.digest) > 10) for item in pretraining.inputs.dataset_inputs] == [
+        ("archive (phantom_cxr)", True)
+    ]
     steps = [metric.step for metric in client.get_metric_history(pretraining.info.run_id, "pretrain/loss")]
     logged = [json.loads(line) for line in (road[1] / "tracking/pretrain-in_domain/001/metrics.jsonl").read_text().splitlines()]
     assert steps == [line["step"] for line in logged if "pretrain/loss" in line]
@@ -182,7 +184,9 @@ def test_finetuning_reads_no_test_label(road, tmp_path, write_study, phantom_roo
 
 def test_locate_names_the_file(road, phantom_root):
     key = pd.read_parquet(road[1] / "archive" / "manifest.parquet")["row_key"][0]
-    out = subprocess.run([sys.executable, "-m", "medssl", "locate", key, "-c", str(road[0])], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-m", "medssl", "locate", key, "-c", str(road[0])], capture_output=True, text=True, check=True
+    ).stdout
     assert (phantom_root / out.split()[2]).is_file()
 
 

@@ -1,0 +1,85 @@
+"""The pieces of the page: everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import NamedTuple
+
+
+class Markup(str):
+    """Text that is HTML already; every other text is escaped."""
+
+    __slots__ = ()
+
+
+class Row(NamedTuple):
+    """A row of a table: a heading cell and its cells; `kind` is a CSS class."""
+
+    cells: Sequence[str]
+    kind: str = ""
+
+
+def text(value: str) -> str:
+    """`value` as HTML."""
+    return value if isinstance(value, Markup) else escape(str(value))
+
+
+def paragraph(value: str, kind: str = "") -> Markup:
+    return Markup(f"<p{_class(kind)}>{text(value)}</p>")
+
+
+def bullets(items: Iterable[str]) -> Markup:
+    return Markup(f"<ul>{''.join(f'<li>{text(item)}</li>' for item in items)}</ul>")
+
+
+def section(heading: str, *parts: str, level: int = 2) -> Markup:
+    return Markup(f"<section><h{level}>{text(heading)}</h{level}>{''.join(map(text, parts))}</section>")
+
+
+def table(
+    caption: str, headings: Sequence[str], rows: Iterable[Row | Sequence[str]], numbers: Iterable[int] = (), kind: str = ""
+) -> Markup:
+    """A table in a wrapper that scrolls in a narrow window. `numbers` are the columns to align right.
+
+    A row of one cell is a heading over the following rows.
+    """
+    numbers = set(numbers)
+
+    def cell(column: int, value: str, tag: str) -> str:
+        scope = ' scope="row"' if tag == "th" else ""
+        return f"<{tag}{scope}{_class('number' if column in numbers else '')}>{text(value)}</{tag}>"
+
+    body = []
+    for row in rows:
+        row = row if isinstance(row, Row) else Row(row)
+        if len(row.cells) == 1 < len(headings):
+            body.append(f'<tr class="group"><th colspan="{len(headings)}" scope="colgroup">{text(row.cells[0])}</th></tr>')
+            continue
+        cells = [cell(i, value, "th" if i == 0 else "td") for i, value in enumerate(row.cells)]
+        body.append(f"<tr{_class(row.kind)}>{''.join(cells)}</tr>")
+    head = "".join(
+        f'<th scope="col"{_class("number" if i in numbers else "")}>{text(heading)}</th>' for i, heading in enumerate(headings)
+    )
+    head = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
+    title = f"<caption>{text(caption)}</caption>" if caption else ""
+    return scroll(Markup(f"<table{_class(kind)}>{title}{head}<tbody>{''.join(body)}</tbody></table>"), caption)
+
+
+def pairs(items: Mapping[str, str], code: bool = False) -> Markup:
+    """A table of name and value; `code` prints the values as such."""
+    rows = [(name, Markup(f"<code>{escape(value)}</code>") if code else value) for name, value in items.items()]
+    return table("", ("", ""), rows, kind="facts")
+
+
+def figure(drawing: str, caption: str) -> Markup:
+    return Markup(f"<figure>{scroll(Markup(drawing), caption)}<figcaption>{text(caption)}</figcaption></figure>")
+
+
+def scroll(content: Markup, label: str) -> Markup:
+    """A wrapper that scrolls sideways, reachable by keyboard."""
+    return Markup(f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label or "table")}">{content}</div>')
+
+
+def _class(kind: str) -> str:
+    return f' class="{escape(kind)}"' if kind else ""
