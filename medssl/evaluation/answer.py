@@ -11,19 +11,29 @@ from medssl.evaluation.comparison import SMALL_TEST, verdict
 
 
 def answer(comparison: pd.DataFrame) -> dict[str, list[str]]:
-    """Mode -> one sentence per label budget (small first), on AUROC: which arms are better, worse, not told apart."""
+    """Mode -> sentences on AUROC, small label budgets first: which arms are better, worse, not told apart.
+
+    Neighbouring budgets of which the same can be said share a sentence.
+    """
     auroc = comparison[comparison["metric"] == "auroc"]
     result: dict[str, list[str]] = {}
-    for (mode, _), rows in auroc.groupby(["mode", "budget"], sort=False):
-        by_verdict: dict[str, list[str]] = {}
-        for row in rows.to_dict("records"):
-            by_verdict.setdefault(verdict(row), []).append(row["arm"])
-        result.setdefault(mode, []).append(_block_sentence(rows.iloc[0], by_verdict))
+    for mode, rows in auroc.groupby("mode", sort=False):
+        said: list[tuple[str, list[str]]] = []
+        for _, block in rows.groupby("budget", sort=False):
+            finding, patients = _finding(block), str(block["budget_patients"].iloc[0])
+            if said and said[-1][0] == finding:
+                said[-1][1].append(patients)
+            else:
+                said.append((finding, [patients]))
+        result[mode] = [f"With {_list(patients)} labelled patients, {finding}." for finding, patients in said]
     return result
 
 
-def _block_sentence(row: pd.Series, arms: dict[str, list[str]]) -> str:
-    reference = row["reference"]
+def _finding(block: pd.DataFrame) -> str:
+    reference = block["reference"].iloc[0]
+    arms: dict[str, list[str]] = {}
+    for row in block.to_dict("records"):
+        arms.setdefault(verdict(row), []).append(row["arm"])
     parts = []
     for kind in ("better", "worse"):
         if kind in arms:
@@ -33,9 +43,7 @@ def _block_sentence(row: pd.Series, arms: dict[str, list[str]]) -> str:
         parts.append(f"the data cannot tell {_list(arms['unclear'], 'or')} from {reference}")
     if "too few" in arms:
         parts.append(f"the test set is too small to compare {_list(arms['too few'], 'or')} with {reference}")
-    if not parts:
-        parts.append(f"{reference} has no arm to be compared with")
-    return f"With {row['budget_patients']} labelled patients, {'; '.join(parts)}."
+    return "; ".join(parts) or f"{reference} has no arm to be compared with"
 
 
 def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = ()) -> list[str]:
@@ -59,10 +67,10 @@ def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = ()) -> list
             f"Arms are compared with {first['reference']} alone. To compare two others, make one of them the reference: "
             "where two single intervals overlap, nothing follows about their difference."
         )
-    if pretrained:
+    if ours := [arm for arm in dict.fromkeys(auroc["arm"]) if arm in pretrained]:
         result.append(
-            f"{_list(sorted(pretrained, key=list(dict.fromkeys(auroc['arm'])).index))}: for this one pretraining run. "
-            "Pretraining was not repeated, and no interval covers how another run would have come out."
+            f"{_list(ours)}: for this one pretraining run. Pretraining was not repeated, and no interval covers how "
+            "another run would have come out."
         )
     draws = sorted(set(auroc["n_seeds"]))
     if draws[0] == 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 # "/home/x", "~/x", "C:\\x" at the start of a word; a URL's "//" and a name such as "timm/resnet50" are no such thing.
-_PATH = re.compile(r"(?<![\w/.:])(/[^/\s]+/|~/|[A-Za-z]:\\)|file://")
+_PATH = re.compile(r"(?<![\w/.])(/[^/\s]+/|~/|[A-Za-z]:\\)|file://")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class SplitFacts:
     name: str
     patients: int
     images: int
-    positives: int  # positive images
+    positives: int | None  # positive images; None where there are no labels
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Facts:
     positive_class: str
     splits: Sequence[SplitFacts]
     arms: Sequence[ArmFacts]
+    splitting: str = "Patients were divided before anything was trained; no patient is in two splits."
     synthetic: bool = False  # the images are made, not of patients
     transductive: bool = False  # pretraining saw the task's validation and test images
     exclusions: Mapping[str, int] = field(default_factory=dict)  # what was left out of what -> how many

@@ -16,7 +16,7 @@ from medssl.evaluation.comparison import verdict
 from medssl.report import svg
 from medssl.report.table import difference
 
-WIDTH = 760
+WIDTH = 840
 _DODGE = 9  # pixels between the arms of one budget, so that intervals stand beside each other
 
 
@@ -29,7 +29,7 @@ def curves(comparison: pd.DataFrame, mode: str) -> str:
     rows = auroc[auroc["mode"] == mode]
     budgets = rows.drop_duplicates("budget")
     arms = list(dict.fromkeys(comparison["arm"]))
-    left, right, top, bottom = 58, WIDTH - 168, 24, 340
+    left, right, top, bottom = 58, WIDTH - 46 - _name_width(arms), 32, 348
     low, high = float(auroc[["value", "lower"]].min(axis=None)), float(auroc[["value", "upper"]].max(axis=None))
     ticks = [tick for tick in svg.ticks_for(low, high) if tick <= 1 + 1e-9]  # an AUROC ends at 1
     y = svg.scale(ticks[0], max(ticks[-1], high), bottom, top)
@@ -41,7 +41,7 @@ def curves(comparison: pd.DataFrame, mode: str) -> str:
     for name, x in zip(names, places, strict=True):
         parts += [svg.text(x, bottom + 20, name, "tick", "middle"), svg.line(x, bottom, x, bottom + 5, "axis")]
     parts.append(svg.text(middle, bottom + 42, f"labelled patients, validation included ({scale})", "label", "middle"))
-    parts.append(svg.text(left - 8, top - 6, "AUROC", "label", "end"))
+    parts.append(svg.text(left - 8, top - 16, "AUROC", "label", "end"))
 
     ends = []
     for i, arm in enumerate(arms):
@@ -67,7 +67,7 @@ def forest(comparison: pd.DataFrame, mode: str) -> str:
     others = rows[rows["arm"] != reference]
     if others.empty:
         return ""
-    left, right, step, top = 190, WIDTH - 196, 25, 34
+    left, right, step, top = max(120, 32 + _name_width(arms)), WIDTH - 196, 25, 34
     low = min(0.0, float(others[["difference", "difference_lower"]].min(axis=None)))
     high = max(0.0, float(others[["difference", "difference_upper"]].max(axis=None)))
     ticks = svg.ticks_for(low, high, most=6)
@@ -108,6 +108,11 @@ def budget_name(row: Mapping) -> str:
     """'40', or '412 (all)' where the budget's label says something else than its patients."""
     size = str(row["budget_patients"])
     return size if row["budget"] == size else f"{size} ({row['budget']})"
+
+
+def _name_width(arms: Sequence[str]) -> int:
+    """Pixels that the longest name needs at most, at 12.5 pixels a letter's height."""
+    return round(7.4 * max(map(len, arms)))
 
 
 def _positions(sizes: Sequence[int], left: float, right: float, gap: float) -> tuple[list[float], bool]:

@@ -62,8 +62,7 @@ def table(
         f'<th scope="col"{_class("number" if i in numbers else "")}>{text(heading)}</th>' for i, heading in enumerate(headings)
     )
     head = f"<thead><tr>{head}</tr></thead>" if any(headings) else ""
-    title = f"<caption>{text(caption)}</caption>" if caption else ""
-    return scroll(Markup(f"<table{_class(kind)}>{title}{head}<tbody>{''.join(body)}</tbody></table>"), caption)
+    return titled(caption, Markup(f"<table{_class(kind)}>{head}<tbody>{''.join(body)}</tbody></table>"))
 
 
 def pairs(items: Mapping[str, str], code: bool = False) -> Markup:
@@ -74,6 +73,12 @@ def pairs(items: Mapping[str, str], code: bool = False) -> Markup:
 
 def figure(drawing: str, caption: str) -> Markup:
     return Markup(f"<figure>{scroll(Markup(drawing), caption)}<figcaption>{text(caption)}</figcaption></figure>")
+
+
+def titled(title: str, content: Markup) -> Markup:
+    """A scrolling wrapper below its title, which stays in view and wraps where the content scrolls."""
+    above = paragraph(title, "title") if title else ""
+    return Markup(f"{above}{scroll(content, title)}")
 
 
 def scroll(content: Markup, label: str) -> Markup:

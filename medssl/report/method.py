@@ -6,7 +6,7 @@ import pandas as pd
 
 from medssl.evaluation.comparison import FEWEST_OF_A_CLASS
 from medssl.report import html
-from medssl.report.facts import ArmFacts, Facts
+from medssl.report.facts import ArmFacts, Facts, SplitFacts
 from medssl.report.html import Markup
 
 BUDGET = (
@@ -28,13 +28,10 @@ def method_sections(comparison: pd.DataFrame, facts: Facts) -> list[Markup]:
 
 
 def _splits(facts: Facts) -> Markup:
-    rows = [
-        (split.name, f"{split.patients:,}", f"{split.images:,}", f"{split.positives:,}", _share(split.positives, split.images))
-        for split in facts.splits
-    ]
+    rows = [(split.name, f"{split.patients:,}", f"{split.images:,}", *_positives(split)) for split in facts.splits]
     headings = ("split", "patients", "images", "positive images", "share")
     parts = [
-        html.paragraph("Patients were divided before anything was trained; no patient is in two splits."),
+        html.paragraph(facts.splitting),
         html.table("Splits", headings, rows, numbers=range(1, 5)),
     ]
     if facts.exclusions:
@@ -83,8 +80,7 @@ def _arm(arm: ArmFacts) -> tuple[str, ...]:
 
 
 def _budget(facts: Facts) -> Markup:
-    looks = "once" if facts.test_reads == 1 else f"{facts.test_reads} times"
-    scored = f"The test labels were scored {looks}."
+    scored = f"The test labels were scored {times(facts.test_reads)}."
     return html.section("Label budget", *(html.paragraph(text) for text in (*BUDGET, scored)), level=3)
 
 
@@ -125,5 +121,12 @@ def _settings(facts: Facts) -> list[Markup]:
     return result
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "–"
+def _positives(split: SplitFacts) -> tuple[str, str]:
+    if split.positives is None or not split.images:
+        return "–", "–"
+    return f"{split.positives:,}", f"{split.positives / split.images:.1%}"
+
+
+def times(count: int) -> str:
+    """'once', 'twice', '3 times'."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -13,7 +13,7 @@ from medssl.report import html
 from medssl.report.facts import Facts
 from medssl.report.figures import budget_name, curves, forest, legend_mark
 from medssl.report.html import Markup
-from medssl.report.method import method_sections
+from medssl.report.method import method_sections, times
 from medssl.report.table import blocks, difference, number
 
 NAMES = {
@@ -56,8 +56,8 @@ def render(comparison: pd.DataFrame, facts: Facts) -> str:
 def _head(comparison: pd.DataFrame, facts: Facts) -> Markup:
     first = comparison.iloc[0]
     lead = (
-        f"Task: {facts.target}, positive class {facts.positive_class}. Tested on {first['test_images']} images of "
-        f"{first['test_patients']} patients that no training has seen, {first['test_positives']} of them positive."
+        f"Task: {facts.target}, positive class {facts.positive_class}. Tested on {first['test_images']:,} images "
+        f"({first['test_positives']:,} positive) of {first['test_patients']:,} patients that no training has seen."
     )
     if facts.transductive:
         lead = lead.replace("that no training has seen", "whose labels no training has seen")
@@ -88,12 +88,9 @@ def _grid(comparison: pd.DataFrame, mode: str) -> Markup:
     reference, level = rows["reference"].iloc[0], f"{rows['level'].iloc[0]:.0%}"
     caption = f"AUROC minus that of {reference} on the same patients and label draws, {level} interval"
     head = "".join(f'<th scope="col">{html.text(heading)}</th>' for heading in ["arm", *headings])
-    return html.scroll(
-        Markup(
-            f'<table class="grid"><caption>{html.text(caption)}</caption><thead><tr>{head}</tr></thead>'
-            f"<tbody>{''.join(lines)}</tbody></table>"
-        ),
+    return html.titled(
         caption,
+        Markup(f'<table class="grid"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'),
     )
 
 
@@ -127,8 +124,9 @@ def _caveats(comparison: pd.DataFrame, facts: Facts) -> Markup:
     )
     items += cautions(comparison, facts.pretrained)
     if facts.test_reads > 1:
-        items.append(f"The test labels were scored {facts.test_reads} times. Every look after the first invites choosing by it.")
-    items += [f"{name}: {count}." for name, count in facts.exclusions.items() if count]
+        items.append(f"The test labels were scored {times(facts.test_reads)}. Every look after the first invites choosing by it.")
+    if left_out := [f"{name} ({count:,})" for name, count in facts.exclusions.items() if count]:
+        items.append(f"Left out: {'; '.join(left_out)}.")
     items += facts.notes
     return Markup(f'<aside class="caveats"><h2>Before you rely on this</h2>{html.bullets(items)}</aside>')
 
@@ -176,16 +174,19 @@ def _tables(comparison: pd.DataFrame) -> list[Markup]:
 
 
 def _sentences(comparison: pd.DataFrame, facts: Facts) -> Markup:
-    rows = comparison[comparison["metric"] == "auroc"].to_dict("records")
-    said = [sentence(row, facts.pretrained) for row in rows if row["arm"] != row["reference"]]
+    rows = comparison[(comparison["metric"] == "auroc") & (comparison["arm"] != comparison["reference"])]
+    said = [sentence(row, facts.pretrained) for row in rows.to_dict("records")]
+    if not said:
+        return Markup("")
+    # An arm's name keeps its own letters; a sentence that starts with words starts with a capital.
     return html.section(
-        "Every comparison in words",
-        html.bullets(text[0].upper() + text[1:] if text.startswith("the ") else text for text in said),
+        "Every comparison in words", html.bullets(f"The{text[3:]}" if text.startswith("the ") else text for text in said)
     )
 
 
 def _arm(comparison: pd.DataFrame, arm: str) -> Markup:
-    return Markup(legend_mark(comparison, arm) + html.text(arm))
+    breakable = html.text(arm).replace("_", "_<wbr>")
+    return Markup(legend_mark(comparison, arm) + breakable)
 
 
 def _value(row: dict) -> Markup:

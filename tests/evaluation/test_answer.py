@@ -1,19 +1,30 @@
 from __future__ import annotations
 
+import pandas as pd
+
 from medssl.evaluation.answer import answer, cautions
 from medssl.evaluation.comparison import compare
 
 ARMS = {"random": -0.6, "imagenet": 0.0, "copy": 0.0, "in_domain": 1.0}
 
 
-def test_one_sentence_a_budget(predictions):
+def test_budgets_with_the_same_findings_share_a_sentence(predictions):
     comparison = compare(predictions(ARMS, [("40", 40), ("all", 300)], ("linear", "full"), patients=250), replicates=300)
     result = answer(comparison)
     assert list(result) == ["linear", "full"]
     assert result["full"] == [
-        f"With {size} labelled patients, in_domain is better than imagenet; random is worse than imagenet; "
+        "With 40 and 300 labelled patients, in_domain is better than imagenet; random is worse than imagenet; "
         "the data cannot tell copy from imagenet."
-        for size in (40, 300)
+    ]
+
+
+def test_budgets_with_different_findings_have_sentences_of_their_own(predictions):
+    table = predictions({"imagenet": 0.0, "in_domain": 1.0}, [("40", 40), ("80", 80), ("all", 300)], patients=150)
+    everything = table[(table.budget == "all") & (table.arm == "imagenet")]
+    table = pd.concat([table[~((table.budget == "all") & (table.arm == "in_domain"))], everything.assign(arm="in_domain")])
+    assert answer(compare(table, replicates=300))["full"] == [
+        "With 40 and 80 labelled patients, in_domain is better than imagenet.",
+        "With 300 labelled patients, the data cannot tell in_domain from imagenet.",
     ]
 
 

@@ -164,3 +164,39 @@ def test_patients_cover_the_truth_where_images_do_not():
             covered[unit] += interval.lower <= truth <= interval.upper
     assert 0.88 <= covered["patients"] / studies <= 0.99
     assert covered["images"] / studies < 0.75
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("n_draws", "lowest"), bootstrap.COVERAGE.items())
+def test_coverage_by_number_of_draws(n_draws, lowest):
+    # The worst setting that COVERAGE reports: many patients, and draws that differ by six times the patients' noise.
+    assert _coverage(n_draws, n_patients=250, spread=0.2) == pytest.approx(lowest, abs=6)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("n_draws", bootstrap.COVERAGE)
+def test_coverage_where_draws_do_not_differ(n_draws):
+    assert _coverage(n_draws, n_patients=60, spread=0.0) >= 94
+
+
+def _coverage(n_draws: int, n_patients: int, spread: float, studies: int = 250) -> float:
+    """How many of 100 paired intervals hold the true AUROC difference of two arms, each drawn anew in every draw."""
+    rng = np.random.default_rng(0)
+
+    def expected(separation: float) -> float:
+        return 0.5 * (1 + math.erf(separation / math.sqrt(2 * 1.25 + spread**2) / math.sqrt(2)))
+
+    truth = expected(1.5) - expected(1.2)
+    held = 0
+    for study in range(studies):
+        patients = np.repeat(np.arange(n_patients), rng.integers(1, 11, size=n_patients))
+        labels = (rng.random(n_patients) < 0.4).astype(int)[patients]
+        effects = rng.normal(size=n_patients)[patients]
+        scores = {
+            arm: [rng.normal(separation, spread) * labels + effects + 0.5 * rng.normal(size=len(labels)) for _ in range(n_draws)]
+            for arm, separation in (("a", 1.2), ("b", 1.5))
+        }
+        drawn = resample(_test_set(labels, patients, scores), 250, study)
+        interval = drawn.paired_difference("b", "a", "full", "40")["auroc"]
+        held += interval.lower <= truth <= interval.upper
+    return 100 * held / studies

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from medssl.data.phantom.anatomy import Anatomy, Opacity
-from medssl.data.phantom.drawing import Plane, Pose, frontal, lateral, step
+from medssl.data.phantom.drawing import frontal, lateral
+from medssl.data.phantom.projection import Plane, Pose, step
 
 MARKERS = {"R": (30, 17, 17, 30, 20, 18, 17), "L": (16, 16, 16, 16, 16, 16, 31)}  # 5 x 7 letters of lead, a row a number
 
@@ -180,6 +181,6 @@ def _broad_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 def _processed(signal: np.ndarray, vendor: Vendor, pixel: float) -> np.ndarray:
     """Equalise broad differences of exposure and enhance edges, as radiography systems do before they store an image."""
-    broad = _broad_blur(signal, 30.0 / pixel)
+    broad = _broad_blur(np.clip(signal, -3.5, 0.0), 30.0 / pixel)  # the collimator's shadow is not equalised
     fine = ndimage.gaussian_filter(signal, 3.0 / pixel)
     return signal - vendor.equalise * (broad - broad.mean()) + vendor.sharpen * (signal - fine)

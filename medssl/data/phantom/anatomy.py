@@ -8,12 +8,15 @@ Proportions are those of a schematic adult. Nothing here is fitted to images of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from medssl.data.phantom.vessels import Cloud, draw_vessels
+
 TEXTURE_SIDE = 192  # nodes along a side of the texture; 2 mm apart, wrapped around
 RIBS = 12
+EMPTY = Cloud(np.zeros((0, 3)), np.zeros(0), 0.0)
 
 
 @dataclass(frozen=True)
@@ -26,15 +29,6 @@ class Opacity:
     depth: float
     softness: float
     texture: tuple[float, float]  # where in the patient's texture its own pattern begins, mm
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """Points in mm, shape (n, 3), the volume that each stands for in mm^3, shape (n,), and the width of a point in mm."""
-
-    points: np.ndarray
-    volume: np.ndarray
-    width: float
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,9 @@ class Anatomy:
     nipples: float  # optical depth; 0 = not seen
     stomach: float  # radius of the gastric air bubble
     texture: np.ndarray = field(repr=False)
-    bones: Cloud = field(repr=False)
-    vessels: tuple[Cloud, ...] = field(repr=False)
     granulomas: np.ndarray = field(repr=False)  # (n, 4): x, y, z, radius
+    bones: Cloud = field(default=EMPTY, repr=False)
+    vessels: tuple[Cloud, ...] = field(default=(), repr=False)
 
     def lung_half_width(self, y: np.ndarray | float) -> np.ndarray:
         """Distance from the midline to the lateral edge of the lungs at height y; 0 above the apex."""
@@ -113,14 +107,10 @@ def draw_anatomy(generator: np.random.Generator, step: float) -> Anatomy:
         nipples=uniform(0.05, 0.16) if generator.random() < 0.3 else 0.0,
         stomach=uniform(14, 34) if generator.random() < 0.75 else 0.0,
         texture=_texture(generator),
-        bones=Cloud(np.zeros((0, 3)), np.zeros(0), 0.0),
-        vessels=(),
         granulomas=_granulomas(generator, chest, depth),
     )
     ribs = [uniform(-1, 1, 4) for _ in range(RIBS)]
-    object.__setattr__(anatomy, "bones", _bones(anatomy, ribs, step))
-    object.__setattr__(anatomy, "vessels", _vessels(anatomy, generator))
-    return anatomy
+    return replace(anatomy, bones=_bones(anatomy, ribs, step), vessels=draw_vessels(anatomy.mediastinum, generator))
 
 
 def draw_opacities(anatomy: Anatomy, generator: np.random.Generator) -> tuple[Opacity, ...]:
@@ -205,53 +195,8 @@ def _strip(line: np.ndarray, half_height: float, thickness: np.ndarray, step: fl
     plane = np.hypot(along[:, 0], along[:, 1])[:, None]
     normal = np.where(plane > 0.2 * length[:, None], normal / np.maximum(plane, 1e-9), (0.0, 1.0, 0.0))
     offset = np.linspace(-1, 1, max(int(2 * half_height / step), 5))
-    profile = 0.55 + 0.75 * offset**4
+    profile = 0.4 + offset**4
+    profile *= 0.75 / profile.mean()
     points = line[:, None, :] + half_height * offset[None, :, None] * normal[:, None, :]
     volume = (length * thickness)[:, None] * profile[None, :] * (2 * half_height / len(offset))
     return points.reshape(-1, 3), volume.reshape(-1)
-
-
-def _vessels(anatomy: Anatomy, generator: np.random.Generator) -> tuple[Cloud, ...]:
-    """Arteries and veins that branch from both hila, as three clouds: thick, middle and thin vessels."""
-    trees = []
-    for side in (-1.0, 1.0):
-        hilum = np.array([side * (anatomy.mediastinum + 8), 4.0 if side < 0 else -8.0, 0.0])
-        trees.append(_tree(generator, hilum, np.linspace(-1.3, 1.5, 8) + generator.normal(0, 0.08, 8), side, 3.6))
-        if generator.random() < 0.35:  # a cluster of vessels that can be taken for an opacity
-            at = np.array([side * generator.uniform(60, 95), generator.uniform(-20, 70), 0.0])
-            trees.append(_tree(generator, at, generator.uniform(-3.1, 3.1, 6), side, 1.9))
-    points, volume, radius = (np.concatenate(parts) for parts in zip(*trees, strict=True))
-    classes = ((2.2, 9.0, 1.6), (1.3, 2.2, 1.0), (0.0, 1.3, 0.5))
-    return tuple(
-        Cloud(points[chosen], volume[chosen], width)
-        for low, high, width in classes
-        for chosen in [(low <= radius) & (radius < high)]
-    )
-
-
-def _tree(
-    generator: np.random.Generator, root: np.ndarray, angles: np.ndarray, side: float, radius: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points, volumes and radii of the branches that leave `root`, a generation of branches at a time.
-
-    Angles are seen from the front, 0 = straight outwards. A branch splits in two until it is thinner than a millimetre.
-    """
-    at = np.linspace(0, 1, 22)
-    begin, angle = np.tile(root, (len(angles), 1)), angles
-    rise, radii = generator.uniform(-0.7, 0.7, len(angles)), np.full(len(angles), radius)
-    points, volumes, widths = [], [], []
-    while len(begin):
-        length = generator.uniform(13, 25, len(begin)) * (radii / 3.6) ** 0.3
-        bend = generator.normal(0, 0.14, len(begin))
-        heading = angle[:, None] + bend[:, None] * at
-        way = np.stack([side * np.cos(heading), np.sin(heading), np.broadcast_to(rise[:, None], heading.shape)], axis=2)
-        line = begin[:, None, :] + (length[:, None] * at)[:, :, None] * way
-        points.append(line.reshape(-1, 3))
-        volumes.append(np.repeat(np.pi * radii**2 * length / len(at), len(at)))
-        widths.append(np.repeat(radii, len(at)))
-        splits = np.repeat(np.flatnonzero(radii > 0.75), 2)
-        turn = np.tile((1.0, -1.0), len(splits) // 2)
-        begin, rise = line[splits, -1], rise[splits] * generator.uniform(0.3, 1.2, len(splits))
-        angle = (angle + bend)[splits] + turn * generator.uniform(0.1, 0.5, len(splits))
-        radii = radii[splits] * generator.uniform(0.58, 0.86, len(splits))
-    return np.concatenate(points), np.concatenate(volumes), np.concatenate(widths)

@@ -9,75 +9,18 @@ and the reading of any of it by people. The drawing is schematic and shows nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
 from medssl.data.phantom.anatomy import TEXTURE_SIDE, Anatomy, Cloud, Opacity
+from medssl.data.phantom.projection import Plane, Pose, rounded, step
 
 SOFT_TISSUE = 0.0125  # 1/mm, effective
 BONE = 0.030  # 1/mm, more than the soft tissue it replaces
 
-
-@dataclass(frozen=True)
-class Pose:
-    """How the patient stands before the detector: rotation (radians), magnification, shift (mm), yaw (shift in x a mm of z),
-    descent of the diaphragm (mm), magnification of the heart."""
-
-    angle: float = 0.0
-    scale: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-    yaw: float = 0.0
-    breath: float = 0.0
-    heart: float = 1.0
-
-
-class Plane:
-    """The detector: `rows` x `columns` pixels of `pixel` mm, and the patient's millimetres (`x`, `y`) at each pixel."""
-
-    def __init__(self, rows: int, columns: int, pixel: float, pose: Pose) -> None:
-        self.shape, self.pixel, self.pose = (rows, columns), pixel, pose
-        down, across = np.indices((rows, columns), dtype=np.float64)
-        across, down = (across - (columns - 1) / 2) * pixel, (down - (rows - 1) / 2) * pixel
-        across, down = across - pose.shift[0], down - pose.shift[1]
-        cos, sin = np.cos(pose.angle) / pose.scale, np.sin(pose.angle) / pose.scale
-        self.x, self.y = cos * across + sin * down, -sin * across + cos * down
-
-    def project(self, across: np.ndarray, down: np.ndarray, volume: np.ndarray, width: float) -> np.ndarray:
-        """Thickness in mm, shape (rows, columns), of points given in the patient's mm, spread over `width` mm."""
-        rows, columns = self.shape
-        cos, sin = np.cos(self.pose.angle) * self.pose.scale, np.sin(self.pose.angle) * self.pose.scale
-        column = (cos * across - sin * down + self.pose.shift[0]) / self.pixel + (columns - 1) / 2
-        row = (sin * across + cos * down + self.pose.shift[1]) / self.pixel + (rows - 1) / 2
-        inside = (row >= 0) & (row < rows - 1) & (column >= 0) & (column < columns - 1)
-        row, column = row[inside], column[inside]
-        top, left = row.astype(np.int64), column.astype(np.int64)
-        below, right = row - top, column - left
-        weight = volume[inside] * (self.pose.scale / self.pixel) ** 2
-        thickness = np.zeros(rows * columns)
-        for rise, part_y in ((0, 1 - below), (1, below)):
-            for run, part_x in ((0, 1 - right), (1, right)):
-                index = (top + rise) * columns + left + run
-                thickness += np.bincount(index, weight * part_y * part_x, minlength=rows * columns)
-        return ndimage.gaussian_filter(thickness.reshape(rows, columns), max(width / self.pixel, 0.35), mode="constant")
-
-
-def step(distance: np.ndarray, softness: float) -> np.ndarray:
-    """0 below -1.6 `softness`, 1 above 1.6 `softness`, a cubic in between: arithmetic that is the same on every machine."""
-    rise = np.multiply(distance, 0.3125 / softness)
-    rise += 0.5
-    np.clip(rise, 0.0, 1.0, out=rise)
-    share = 3.0 - 2.0 * rise
-    share *= rise
-    share *= rise
-    return share
-
-
-def _rounded(share: np.ndarray) -> np.ndarray:
-    """Profile of a cross-section between a circle's and a box's: 1 in the middle (share 0), 0 from the edge (share 1) on."""
-    share = np.clip(share, 0.0, 1.0)
-    return np.sqrt(1.0 - share * share * np.sqrt(share))
+Across = Callable[[np.ndarray], np.ndarray]  # from the patient's x, y, z to the position across the image, mm
 
 
 def frontal(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> tuple[np.ndarray, np.ndarray]:
@@ -129,12 +72,12 @@ def lateral(anatomy: Anatomy, opacities: tuple[Opacity, ...], plane: Plane) -> t
     return np.maximum(depth, 0.0) * step(half - np.abs(z - middle) - 3, 3), air
 
 
-def _project(plane: Plane, anatomy: Anatomy, cloud: Cloud, across) -> np.ndarray:
+def _project(plane: Plane, anatomy: Anatomy, cloud: Cloud, across: Across) -> np.ndarray:
     build = anatomy.build
     return plane.project(build * across(cloud.points), build * cloud.points[:, 1], build**3 * cloud.volume, cloud.width)
 
 
-def _vessels(anatomy: Anatomy, plane: Plane, across) -> np.ndarray:
+def _vessels(anatomy: Anatomy, plane: Plane, across: Across) -> np.ndarray:
     return SOFT_TISSUE * sum(_project(plane, anatomy, cloud, across) for cloud in anatomy.vessels)
 
 
@@ -146,7 +89,7 @@ def _body(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     top = anatomy.apex - 62 + 0.0108 * reach * np.sqrt(reach)  # the trapezius falls to the shoulder
     slope, neck = step(y - top, 9), step(56 - np.abs(x), 9)
     thick = anatomy.depth * (1 + 0.1 * step(y - 90, 30) - 0.22 * step(-y - 80, 30)) + 0.5 * anatomy.wall
-    return thick * _rounded(np.abs(x) / (trunk + shoulders)) * (1 - (1 - slope) * (1 - 0.8 * neck))
+    return thick * rounded(np.abs(x) / (trunk + shoulders)) * (1 - (1 - slope) * (1 - 0.8 * neck))
 
 
 def _heart(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, pose: Pose, yaw: float) -> np.ndarray:
@@ -165,7 +108,7 @@ def _lungs(anatomy: Anatomy, x: np.ndarray, y: np.ndarray, pose: Pose, heart: np
     side = np.abs(x - anatomy.spine_x(y))
     outer = anatomy.lung_half_width(y)
     inner = anatomy.mediastinum - 10 * step(-y - 75, 12) + 5 * step(y - 40, 30)
-    thickness = _rounded(side / np.maximum(outer, 1e-3)) * step(outer - side, 1.2)
+    thickness = rounded(side / np.maximum(outer, 1e-3)) * step(outer - side, 1.2)
     apex = np.sqrt(np.clip((y - anatomy.apex) / 60, 0, 1))
     dome_at = np.where(x < 0, 0.56, 0.6) * anatomy.chest
     dome = np.where(x < 0, anatomy.domes[0], anatomy.domes[1]) + pose.breath
@@ -209,7 +152,7 @@ def _side_lungs(
     ventral, dorsal = front - 0.7 * anatomy.wall - 16, back + 0.9 * anatomy.wall + 20
     middle = 0.5 * (ventral + dorsal) - 12 * (1 - along)
     half = np.maximum(0.5 * (ventral - dorsal) * open_, 1.0)
-    inside = _rounded(np.abs(z - middle) / half) * step(half - np.abs(z - middle), 1.5)
+    inside = rounded(np.abs(z - middle) / half) * step(half - np.abs(z - middle), 1.5)
     air = inside * np.sqrt(np.clip((y - anatomy.apex) / 40, 0, 1))
     floors = [
         dome + pose.breath + 0.006 * np.maximum(20 - z, 0) ** 2 + 0.003 * np.maximum(z - 20, 0) ** 2 for dome in anatomy.domes
@@ -245,7 +188,7 @@ def _breasts(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return depth
 
 
-def _calcified(anatomy: Anatomy, across: np.ndarray, y: np.ndarray, place) -> np.ndarray:
+def _calcified(anatomy: Anatomy, across: np.ndarray, y: np.ndarray, place: Across) -> np.ndarray:
     """Small calcified granulomas: optical depth."""
     depth = np.zeros_like(y)
     for granuloma in anatomy.granulomas:
