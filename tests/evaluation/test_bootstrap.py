@@ -169,7 +169,7 @@ def test_patients_cover_the_truth_where_images_do_not():
 @pytest.mark.long
 @pytest.mark.parametrize(("n_draws", "lowest"), bootstrap.COVERAGE.items())
 def test_coverage_by_number_of_draws(n_draws, lowest):
-    # The worst setting that COVERAGE reports: many patients, and draws that differ by six times the patients' noise.
+    # The worst setting that COVERAGE reports: many patients, and a difference that varies by 0.05 between draws.
     assert _coverage(n_draws, n_patients=250, spread=0.2) == pytest.approx(lowest, abs=6)
 
 
