@@ -85,7 +85,9 @@ class BinaryTask(StrictModel):
     negative: str | None = Field(
         default=None, description="null: every other class of the target; images of further classes are unlabelled"
     )
-    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind"), BeforeValidator(_patient_unless_said)] = PatientSplit()
+    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind"), BeforeValidator(_patient_unless_said)] = (
+        PatientSplit()
+    )
 
 
 class OptimizerSettings(StrictModel):
@@ -113,7 +115,9 @@ class PretrainSettings(StrictModel):
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every_steps: int = Field(default=10, ge=1)
-    knn_images: int = Field(default=512, ge=0, description="Labelled training images for the kNN that is watched each epoch; 0: none")
+    knn_images: int = Field(
+        default=512, ge=0, description="Labelled training images for the kNN that is watched each epoch; 0: none"
+    )
     checkpoint: CheckpointSettings = CheckpointSettings()
     transductive: bool = False
 

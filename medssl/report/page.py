@@ -148,7 +148,7 @@ def _figures(comparison: pd.DataFrame) -> list[Markup]:
                 html.figure(
                     drawing,
                     f"Paired differences to {reference} with {level} intervals. Filled: the interval leaves out 0. "
-                    "Hollow: it does not, and the data cannot tell the two apart.",
+                    "Hollow: it does not, or the test set is too small to say.",
                 )
             )
         result.append(html.section(f"{mode_name(mode)}: AUROC by number of labelled patients", *parts))
