@@ -21,6 +21,7 @@ from medssl.stages.index import index
 from medssl.stages.pretrain import encoder_folder
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import console, say
+from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 
 TABLE, PAGE, MARKDOWN = "comparison.parquet", "report.html", "comparison.md"
@@ -75,6 +76,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
         positive_class=task.positive,
         splits=splits,
         arms=[_arm_facts(work, name) for name in arms],
+        splitting=_splitting(work),
         synthetic=work.synthetic,
         transductive=study.pretrain.transductive,
         exclusions=_exclusions(archive),
@@ -100,6 +102,13 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
         test_reads=max(read_json(work.folder / "evaluate" / READS).values()),
         notes=_notes(work, archive),
     )
+
+
+def _splitting(work: Workspace) -> str:
+    how = "The publishers' split" if work.study.task.split.kind == "official" else "Drawn at random, stratified by label,"
+    if work.cards[work.study.task.data].patient == "image":
+        return f"{how} before anything was trained; no patients are known, so only identical images are kept from standing in two parts."
+    return f"{how} before anything was trained; no patient and no identical image is in two parts."
 
 
 def _arm_facts(work: Workspace, name: str) -> ArmFacts:
@@ -174,13 +183,9 @@ def _track(work: Workspace, archive: Archive, table: pd.DataFrame, folder: Path)
     """One run for the comparison, and below it one for each arm, so that the tracker's own compare view shows them."""
     settings, reference = work.study.evaluate, work.study.evaluate.reference
     with work.open_log("compare", stage="compare", params={"evaluate": settings.model_dump(mode="json")}) as log:
-        log.dataset(
-            name=f"{work.study.task.data} (test)",
-            digest=archive.summary["splits"]["digest"],
-            source=work.cards[work.study.task.data].source,
-            context="test",
-            profile=archive.summary["splits"]["parts"]["test"],
-        )
+        track_data(work, log, archive.summary, [work.study.task.data], "test")
+        counts = ("test_patients", "test_images", "test_positives", "replicates_used")
+        log.metrics({f"compare/{name}": float(table[name].iloc[0]) for name in counts}, step=0)
         for name in (TABLE, PAGE, MARKDOWN):
             log.artifact(folder / name, folder="comparison")
         for arm, rows in table.groupby("arm", sort=False):

@@ -20,6 +20,7 @@ from medssl.stages.finetune import HEAD, cell_inputs, finetune, new_classifier, 
 from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import bar, say
+from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 from medssl.training.supervised import predict
 
@@ -68,6 +69,7 @@ def _score_cells(
     test = archive.rows(source=work.study.task.data, split="test")
     test = test[archive.splits["label"].iloc[test].notna().to_numpy()]
     with work.open_log("evaluate", stage="evaluate", params={"cells": len(todo), "test_images": len(test)}) as log:
+        track_data(work, log, archive.summary, [work.study.task.data], "test")
         repeats = _count_reads(work, todo)  # before the first label is read: a reading that is cut short was one
         with bar("evaluate", len(todo)) as progress:
             for cell in todo:

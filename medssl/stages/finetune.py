@@ -25,6 +25,7 @@ from medssl.stages.index import index
 from medssl.stages.pretrain import pretrain
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import Bar, bar, say
+from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 from medssl.training.stop import StopFlag, Stopped, stop_on_signals
 from medssl.training.supervised import Classifier, FullFit, FullRecipe, epochs_of
@@ -113,6 +114,7 @@ def _fit_arm(
         "finetune": work.study.finetune.model_dump(mode="json"),
     }
     with work.open_log(f"finetune-{arm.arm}", stage="finetune", params=params, tags={"medssl.arm": arm.arm}) as log:
+        track_data(work, log, archive.summary, [work.study.task.data], "fine-tuning")
         features = arm_features(work, archive, arm, device) if any(cell.mode == "linear" for cell in todo) else None
         total = sum(1 if cell.mode == "linear" else epochs_of(draws.of(cell), work.study.finetune.full.epochs) for cell in todo)
         with bar(f"finetune {arm.arm}", total) as progress:

@@ -23,6 +23,7 @@ from medssl.errors import DataError, StoreError
 from medssl.files import digest_of, write_json
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import bar, say, warn
+from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 
 
@@ -45,7 +46,7 @@ def index(work: Workspace, *, fresh: bool = False) -> Archive:
         with work.open_log("index", stage="index", params=_params(work)) as log:
             summary = _make_archive(work, sources, archive, inputs)
             log.metrics({f"index/{key}": value for key, value in summary.items() if isinstance(value, int)}, step=0)
-            _track_data(work, log, summary)
+            track_data(work, log, summary, sorted(work.study.data), "index")
     split_inputs = _split_inputs(work, archive)
     resplit = remade or not is_made_from(splits, split_inputs)
     if resplit:
@@ -208,17 +209,6 @@ def _make_splits(work: Workspace, archive: Path, folder: Path, inputs: dict[str,
 
 def _params(work: Workspace) -> dict[str, Any]:
     return {"seed": work.study.seed, "store_size": work.study.store_size, "sources": ",".join(sorted(work.study.data))}
-
-
-def _track_data(work: Workspace, log: Any, summary: dict[str, Any]) -> None:
-    for name, card in work.cards.items():
-        log.dataset(
-            name=f"{name} ({card.name})",
-            digest=summary["data_digest"],
-            source=card.source,
-            context="index",
-            profile={"images": summary["images"], "patients": summary["patients"], "rejects": summary["rejects"]},
-        )
 
 
 def _tell(archive: Archive, made: bool) -> None:

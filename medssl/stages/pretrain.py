@@ -32,8 +32,9 @@ from medssl.stages.devices import choose_device, choose_precision
 from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import Bar, bar, say, warn
+from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace, check_components
-from medssl.training.checkpoint import describe, differences
+from medssl.training.checkpoint import describe, differences, load_checkpoint
 from medssl.training.loop import Progress, Run, train
 from medssl.training.optimizers import sgd
 from medssl.training.stop import StopFlag, stop_on_signals
@@ -134,6 +135,17 @@ def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
         seen = steps * settings.batch_size
         text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
         say("pretrain", f"{text} at {work.study.encoder.input_size} px")
+    _tell_enlarged_crops(work)
+
+
+def _tell_enlarged_crops(work: Workspace) -> None:
+    scale = getattr(policy_settings(work.study.pretrain.views), "crop_scale", None)
+    size, side = work.study.encoder.input_size, math.sqrt(scale[0]) * work.study.store_size if scale else math.inf
+    if side < size:
+        need = math.ceil(size / math.sqrt(scale[0]))
+        warn(
+            f"pretrain: the smallest crop, {side:.0f} px of the store, is enlarged to {size} px; store.size={need} would avoid it"
+        )
 
 
 @dataclass
@@ -224,10 +236,10 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     monitor = CollapseMonitor(_width(method))
     run = _run(work, archive, arm, method, monitor, device, inputs)
     resume = run.checkpoint.exists()
+    done = load_checkpoint(run.checkpoint, inputs)[0] if resume else 0  # refused here, before the log goes on
     say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
-        _track_inputs(work, archive, log, arm, len(rows))
-        done = torch.load(run.checkpoint, weights_only=True)["step"] if resume else 0
+        track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
             knn = _Knn(work, archive, encoder, device) if settings.knn_images else None
             watch = _Watch(work, log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
@@ -324,14 +336,3 @@ def encoder_card(
         metrics=finite,
         synthetic=work.synthetic,
     )
-
-
-def _track_inputs(work: Workspace, archive: Archive, log: Any, arm: str, images: int) -> None:
-    for source in work.study.sources_of(arm):
-        log.dataset(
-            name=f"{source} ({work.cards[source].name})",
-            digest=archive.data_digest,
-            source=work.cards[source].source,
-            context="pretraining",
-            profile={"images_of_all_sources": images, "excluded_digest": archive.summary["splits"]["excluded_digest"]},
-        )

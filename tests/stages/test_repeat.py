@@ -25,7 +25,12 @@ def encoder_hash(work: Path) -> str:
 
 
 def log(work: Path) -> list[dict]:
-    lines = (work / "tracking" / "pretrain-in_domain" / "001" / "metrics.jsonl").read_text().splitlines()
+    return lasting(work / "tracking" / "pretrain-in_domain" / "001" / "metrics.jsonl")
+
+
+def lasting(path: Path) -> list[dict]:
+    """The lines of a log without what differs from run to run."""
+    lines = path.read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if not key.startswith(("time/", "system/"))} for line in lines]
 
 
@@ -62,6 +67,22 @@ def test_killed_and_started_again_it_ends_the_same(whole, tmp_path, write_study,
     assert encoder_hash(tmp_path / "work") == encoder_hash(whole)
     # Each step stands in the log once, with the value of the uninterrupted run.
     assert sorted(log(tmp_path / "work"), key=str) == sorted(log(whole), key=str)
+
+
+def test_two_runs_of_one_study_log_the_same(tmp_path, write_study):
+    """In two work folders, with two secrets and so with other keys: the whole road to the comparison."""
+    logs = []
+    for name in ("first", "second"):
+        study = write_study(tmp_path / name, tracking={"enabled": False}, finetune={"budgets": [8], "seeds": 2, "full": None})
+        more = ["--set", "pretrain.epochs=1"]
+        subprocess.run(
+            [sys.executable, "-m", "medssl", "compare", "--config", str(study), *more], check=True, capture_output=True
+        )
+        folder = tmp_path / name / "work" / "tracking"
+        logs.append({path.relative_to(folder): lasting(path) for path in sorted(folder.rglob("metrics.jsonl"))})
+    assert len(logs[0]) == 1 + 2 + 4 + 1 + 1 + 4
+    assert all(logs[0].values())
+    assert logs[0] == logs[1]
 
 
 def test_another_study_does_not_touch_a_finished_encoder(whole, tmp_path):

@@ -116,6 +116,7 @@ def test_every_stage_is_a_run_with_its_parameters_and_data(road, client):
     assert [(item.dataset.name, len(item.dataset.digest) > 10) for item in pretraining.inputs.dataset_inputs] == [
         ("archive (phantom_cxr)", True)
     ]
+    assert all(run.inputs.dataset_inputs for run in found.values() if "mlflow.parentRunId" not in run.data.tags)
     steps = [metric.step for metric in client.get_metric_history(pretraining.info.run_id, "pretrain/loss")]
     logged = [json.loads(line) for line in (road[1] / "tracking/pretrain-in_domain/001/metrics.jsonl").read_text().splitlines()]
     assert steps == [line["step"] for line in logged if "pretrain/loss" in line]
