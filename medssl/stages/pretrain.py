@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,26 @@ import numpy as np
 import torch
 
 import medssl
-from medssl.augment.evaluate import eval_view
 from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.archive import Archive
-from medssl.data.groups import order_groups
 from medssl.data.splits import assert_disjoint
-from medssl.errors import CheckpointError, DataError
-from medssl.evaluation.knn import knn_auroc
+from medssl.errors import CheckpointError
 from medssl.files import digest_of
 from medssl.methods import build_method, method_settings
 from medssl.methods.base import Method
 from medssl.methods.collapse import CollapseMonitor, verdict
 from medssl.models.encoder import Encoder, build_encoder
 from medssl.models.encoder_file import EncoderCard, save_encoder
-from medssl.models.features import extract_features
 from medssl.models.weights import InitRecord, initialise
 from medssl.stages.devices import choose_device, choose_precision
 from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
-from medssl.stages.screen import Bar, bar, say, warn
+from medssl.stages.screen import bar, say, warn
 from medssl.stages.tracked import track_data
+from medssl.stages.watch import KnnWatch, Watch
 from medssl.stages.workspace import Workspace, check_components
 from medssl.training.checkpoint import describe, differences, load_checkpoint
-from medssl.training.loop import Progress, Run, train
+from medssl.training.loop import Run, train
 from medssl.training.optimizers import sgd
 from medssl.training.stop import StopFlag, stop_on_signals
 
@@ -148,79 +144,6 @@ def _tell_enlarged_crops(work: Workspace) -> None:
         )
 
 
-@dataclass
-class _Watch:
-    """What is logged and shown while an arm trains."""
-
-    work: Workspace
-    log: Any
-    progress: Bar
-    monitor: CollapseMonitor
-    knn: _Knn | None
-    every: int
-    batch_size: int
-    device: torch.device
-    figures: dict[str, float] = field(default_factory=dict)
-    waited: float = 0.0
-    busy: float = 0.0
-
-    def on_step(self, step: Progress) -> None:
-        self.monitor.update(step.output.z)
-        self.waited += step.data_seconds
-        self.busy += step.step_seconds
-        due = step.step % self.every == 0 or step.step == step.total
-        if due:
-            self._log(step)
-        rate = self.batch_size / step.step_seconds
-        shown = f"loss {float(step.output.loss.detach()):.3f}"
-        if self.figures:
-            shown += f"  std {self.figures['std_sqrt_d']:.2f}  rank {self.figures['effective_rank']:.0f}"
-        self.progress.advance(1, f"{shown}  {rate:.0f} samples/s, views and data {self.waited / self.busy:.0%}")
-
-    def _log(self, step: Progress) -> None:
-        loss = float(step.output.loss.detach())
-        if not math.isfinite(loss):
-            raise DataError(
-                f"pretrain: the loss is {loss} at step {step.step}; lower pretrain.optimizer.base_lr or set precision: float32"
-            )
-        self.figures = self.monitor.report()
-        values = {"pretrain/loss": loss, "pretrain/grad_norm": float(step.grad_norm), "pretrain/epoch": float(step.epoch)}
-        values |= {f"pretrain/{name}": value for name, value in self.figures.items()}
-        values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
-        values |= {
-            f"pretrain/{name}": float(value) for name, value in step.output.logs.items() if name not in ("loss", "z_std_sqrt_d")
-        }
-        values["time/samples_per_s"] = self.batch_size / step.step_seconds
-        values["time/data_share"] = self.waited / self.busy
-        if self.device.type == "cuda":
-            values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
-        self.log.metrics(values, step=step.step)
-
-    def on_epoch(self, epoch: int, step: int) -> None:
-        if self.knn is not None:
-            self.figures["knn_auroc"] = self.knn.auroc()
-            self.log.metrics({"pretrain/knn_auroc": self.figures["knn_auroc"]}, step=step)
-
-
-class _Knn:
-    """A kNN on labelled training images, for watching only: nothing is chosen by it."""
-
-    def __init__(self, work: Workspace, archive: Archive, encoder: Encoder, device: torch.device) -> None:
-        rows = archive.rows(split="train", pretrain=True)
-        rows = rows[archive.splits["label"].iloc[rows].notna().to_numpy()]
-        part = archive.splits.iloc[rows].assign(exact_hash=archive.manifest["exact_hash"].iloc[rows])
-        place = part["group"].map(order_groups(part, work.study.seed, "knn")).to_numpy()
-        rows = rows[np.argsort(place, kind="stable")][: work.study.pretrain.knn_images]
-        self._labels = archive.splits["label"].iloc[rows].to_numpy(np.int64)
-        self._groups = archive.splits["group"].iloc[rows].to_numpy()
-        self._source = archive.pixels(rows, work.study.encoder.window)
-        self._encoder, self._size, self._device = encoder, work.study.encoder.input_size, device
-
-    def auroc(self) -> float:
-        images = (eval_view(batch.to(self._device), self._size) for batch in self._source.batches(128))
-        return knn_auroc(extract_features(self._encoder, images), self._labels, self._groups)
-
-
 def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *, fresh: bool) -> None:
     folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
     if fresh:
@@ -241,8 +164,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
-            knn = _Knn(work, archive, encoder, device) if settings.knn_images else None
-            watch = _Watch(work, log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
+            knn = KnnWatch(work, archive, encoder, device) if settings.knn_images else None
+            watch = Watch(log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
             train(run, stop)
         figures = monitor.report() | ({"knn_auroc": knn.auroc()} if knn else {})
