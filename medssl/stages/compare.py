@@ -20,7 +20,7 @@ from medssl.stages.evaluate import PREDICTIONS, READS, evaluate
 from medssl.stages.index import index
 from medssl.stages.pretrain import encoder_folder
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
-from medssl.stages.screen import console, say
+from medssl.stages.screen import console, say, show_table
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 
@@ -206,7 +206,7 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
 
 
 def _show(work: Workspace, table: pd.DataFrame) -> None:
-    console.print(screen(table), soft_wrap=False, width=max(100, console.width))
+    show_table(screen(table))
     for sentences in answer(table).values():
         console.print("\n".join(sentences), markup=False)
     if work.synthetic:

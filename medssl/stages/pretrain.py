@@ -26,12 +26,12 @@ from medssl.models.weights import InitRecord, initialise
 from medssl.stages.devices import choose_device, choose_precision
 from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
-from medssl.stages.screen import bar, say, warn
+from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.watch import KnnWatch, Watch
 from medssl.stages.workspace import Workspace, check_components
 from medssl.training.checkpoint import describe, differences, load_checkpoint
-from medssl.training.loop import Run, train
+from medssl.training.loop import Run, seconds_per_step, train
 from medssl.training.optimizers import sgd
 from medssl.training.stop import StopFlag, stop_on_signals
 
@@ -161,6 +161,10 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     resume = run.checkpoint.exists()
     done = load_checkpoint(run.checkpoint, inputs)[0] if resume else 0  # refused here, before the log goes on
     say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
+    if not resume:
+        seconds = seconds_per_step(run)
+        cost = minutes(seconds * run.steps_per_epoch * run.epochs)
+        say("pretrain", f"{arm}: about {cost} on this {device.type} at {run.batch_size / seconds:.0f} samples/s")
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+TABLE_WIDTH = (
+    100  # columns that the comparison needs; a narrower window wraps its lines, which is better than cells cut to pieces
+)
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console = Console(highlight=False, soft_wrap=True, width=120)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -45,15 +50,18 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Bar]:
     """A progress bar with the time left; on a screen that is no terminal, only the end is printed."""
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as progress:
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+
+
+def show_table(table: object) -> None:
+    """A rich table or group at its full width."""
+    Console(highlight=False, width=max(TABLE_WIDTH, console.width)).print(table)
 
 
 def minutes(seconds: float) -> str:

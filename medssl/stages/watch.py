@@ -52,7 +52,7 @@ class Watch:
         shown = f"loss {float(step.output.loss.detach()):.3f}"
         if self.figures:
             shown += f"  std {self.figures['std_sqrt_d']:.2f}  rank {self.figures['effective_rank']:.0f}"
-        self.progress.advance(1, f"{shown}  {rate:.0f} samples/s, views and data {self.waited / self.busy:.0%}")
+        self.progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self.waited / self.busy:.0%}")
 
     def _log(self, step: Progress) -> None:
         loss = float(step.output.loss.detach())

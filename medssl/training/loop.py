@@ -103,32 +103,13 @@ def train(run: Run, stop: StopFlag) -> None:
     run.module.train()
     end = per_epoch * (run.last_epoch or run.epochs)
     for step in range(start, end):
-        began = time.perf_counter()
         epoch, within = divmod(step, per_epoch)
         if epoch != ordered_epoch:
             order, ordered_epoch = epoch_order(len(run.source), run.seed, epoch), epoch
-        batch = run.source.batch(order[within * run.batch_size : (within + 1) * run.batch_size]).to(run.device)
-        # Parameters are drawn for the whole batch, apart from their use, from (seed, step, view) alone.
-        views = [
-            run.policy.apply(batch, run.policy.sample(len(batch), torch_generator(run.seed, "views", step, view)), run.size)
-            for view in range(run.views)
-        ]
-        data_seconds = time.perf_counter() - began
-
-        seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
-        rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * per_epoch)
-        run.before_step(step, total)
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
-            output = run.forward(views, batch)
-        run.optimizer.zero_grad(set_to_none=True)
-        output.loss.backward()
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in run.module.parameters() if p.grad is not None])
-        run.optimizer.step()
-        run.after_step(step, total)
+        positions = order[within * run.batch_size : (within + 1) * run.batch_size]
+        run.on_step(_step(run, positions, step, total, epoch))
 
         done = step + 1
-        seconds = time.perf_counter() - began
-        run.on_step(Progress(done, total, epoch, output, rates, grad_norm, data_seconds, seconds))
         epoch_ends = done % per_epoch == 0
         if epoch_ends:
             run.on_epoch(epoch, done)
@@ -139,6 +120,45 @@ def train(run: Run, stop: StopFlag) -> None:
                 _save(run, done)
         if stop.signum is not None and done < end:
             raise Stopped(stop.signum, done, end)
+
+
+def seconds_per_step(run: Run) -> float:
+    """How long a step takes on this machine, tried on two steps that are then undone: the run starts as if they had not been."""
+    weights = {name: tensor.clone() for name, tensor in run.module.state_dict().items()}
+    run.module.train()
+    for _ in range(2):  # the first one is slower: libraries choose their kernels
+        began = time.perf_counter()
+        _step(run, torch.arange(min(run.batch_size, len(run.source))), 0, 1, 0)
+        if run.device.type == "cuda":
+            torch.cuda.synchronize(run.device)
+        seconds = time.perf_counter() - began
+    run.module.load_state_dict(weights)
+    run.optimizer.state.clear()
+    run.optimizer.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _step(run: Run, positions: Tensor, step: int, total: int, epoch: int) -> Progress:
+    began = time.perf_counter()
+    batch = run.source.batch(positions).to(run.device)
+    # Parameters are drawn for the whole batch, apart from their use, from (seed, step, view) alone.
+    views = [
+        run.policy.apply(batch, run.policy.sample(len(batch), torch_generator(run.seed, "views", step, view)), run.size)
+        for view in range(run.views)
+    ]
+    data_seconds = time.perf_counter() - began
+
+    seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
+    rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * run.steps_per_epoch)
+    run.before_step(step, total)
+    with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
+        output = run.forward(views, batch)
+    run.optimizer.zero_grad(set_to_none=True)
+    output.loss.backward()
+    grad_norm = torch.nn.utils.get_total_norm([p.grad for p in run.module.parameters() if p.grad is not None])
+    run.optimizer.step()
+    run.after_step(step, total)
+    return Progress(step + 1, total, epoch, output, rates, grad_norm, data_seconds, time.perf_counter() - began)
 
 
 def _save(run: Run, step: int) -> None:

@@ -15,7 +15,7 @@ from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.batches import PixelSource, epoch_order
 from medssl.data.store import Store, StoreWriter, place
 from medssl.errors import CheckpointError, DataError
-from medssl.training.loop import Run, train
+from medssl.training.loop import Run, seconds_per_step, train
 from medssl.training.optimizers import sgd
 from medssl.training.stop import StopFlag, Stopped
 
@@ -152,6 +152,14 @@ def test_a_damaged_checkpoint_is_one_line(source, tmp_path, content):
 def test_fewer_images_than_a_batch(source):
     with pytest.raises(DataError, match="22 images are fewer than one batch of 23; lower the batch size"):
         train(make_run(source, batch_size=23), StopFlag())
+
+
+def test_trying_the_speed_changes_nothing(source):
+    whole, tried = make_run(source), make_run(source)
+    train(whole, StopFlag())
+    assert seconds_per_step(tried) > 0
+    train(tried, StopFlag())
+    assert all(torch.equal(a, b) for a, b in zip(tensors(whole), tensors(tried), strict=True))
 
 
 def test_last_epoch_ends_early_on_the_same_schedule(source):
