@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl.data.formats import READERS, Header, Image, Item, Reject
+from medssl.data.formats import Header, Image, Item, Reader, Reject
 from medssl.data.store import Placed, place
 
 CHUNK = 16  # items a task: enough to hide the cost of passing it, few enough for an even end
@@ -69,30 +71,62 @@ def usable_cores() -> int:
 
 
 def read_archive(
-    kind: str, root: Path, items: list[Item], tags: list[str], size: int, workers: int | None
+    reader: Reader, root: Path, items: list[Item], tags: list[str], size: int, workers: int | None
 ) -> Iterator[list[ReadImage | Reject]]:
     """Read every item, in order, a chunk at a time, by `workers` processes (None: one a core); memory stays flat.
+
+    A file on which a decoder brings its process down is set aside like any other bad file, and the work goes on. (With one
+    worker this process reads, and goes down with it.)
 
     Yields:
         What came of up to CHUNK items.
     """
-    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
-    workers = min(workers or usable_cores(), -(-len(items) // CHUNK))
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    workers = min(workers or usable_cores(), len(chunks))
     if workers <= 1:
-        for chunk in chunks:
-            yield _read_chunk(kind, root, chunk, tags, size)
+        yield from (_read_chunk(reader, root, chunk, tags, size) for chunk in chunks)
         return
+    done = 0
+    while done < len(chunks):
+        with _pool(workers) as pool:
+            for found in _in_order(pool, reader, root, chunks[done:], tags, size, ahead=4 * workers):
+                done += 1
+                yield found
+        if done < len(chunks):  # the pool broke: what of this chunk can be read is read, an item a process
+            yield [found for item in chunks[done] for found in _read_alone(reader, root, item, tags, size)]
+            done += 1
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
     # Spawned, not forked: a fork would copy locks that a decoder's or torch's threads hold.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(_read_chunk, kind, root, chunk, tags, size) for chunk in islice(chunks, 4 * workers)]
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, reader: Reader, root: Path, chunks: list[list[Item]], tags: list[str], size: int, *, ahead: int
+) -> Iterator[list[ReadImage | Reject]]:
+    """The chunks' results until all are read or a process dies; at most `ahead` results are waiting at a time."""
+    left = iter(chunks)
+    try:
+        waiting = deque(pool.submit(_read_chunk, reader, root, chunk, tags, size) for chunk in islice(left, ahead))
         while waiting:
-            done = waiting.pop(0).result()
-            waiting += [pool.submit(_read_chunk, kind, root, chunk, tags, size) for chunk in islice(chunks, 1)]
-            yield done
+            found = waiting.popleft().result()
+            waiting += [pool.submit(_read_chunk, reader, root, chunk, tags, size) for chunk in islice(left, 1)]
+            yield found
+    except BrokenProcessPool:
+        return
 
 
-def _read_chunk(kind: str, root: Path, items: list[Item], tags: list[str], size: int) -> list[ReadImage | Reject]:
-    reader, out = READERS[kind], []
+def _read_alone(reader: Reader, root: Path, item: Item, tags: list[str], size: int) -> list[ReadImage | Reject]:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_read_chunk, reader, root, [item], tags, size).result()
+        except BrokenProcessPool:
+            return [Reject(item, "unreadable", "the process that read it died")]
+
+
+def _read_chunk(reader: Reader, root: Path, items: list[Item], tags: list[str], size: int) -> list[ReadImage | Reject]:
+    out: list[ReadImage | Reject] = []
     for item in items:
         for found in reader.read(root, item, tags):
             if isinstance(found, Reject):

@@ -155,7 +155,7 @@ def _read_source(work: Workspace, source: _Source, writer: StoreWriter) -> RowBu
     builder = RowBuilder(source.name, source.card, values, work.secret)
     size, workers = work.study.store_size, work.study.store.workers
     with bar(f"index {source.name}", len(source.items)) as progress:
-        chunks = read_archive(source.card.format, source.root, source.items, values.tags(), size, workers)
+        chunks = read_archive(source.reader, source.root, source.items, values.tags(), size, workers)
         for number, found in enumerate(chunks, start=1):
             for one in found:
                 if hasattr(one, "reason"):
