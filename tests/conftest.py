@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Networks of a test are tiny: one thread is as fast as two, and two runs side by side do not wait for each other's.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -15,7 +15,7 @@ import medssl
 from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.archive import Archive
 from medssl.data.splits import assert_disjoint
-from medssl.errors import CheckpointError
+from medssl.errors import CheckpointError, DataError
 from medssl.files import digest_of
 from medssl.methods import build_method, method_settings
 from medssl.methods.base import Method
@@ -128,6 +128,10 @@ def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
     for arm in arms:
         images = len(_rows(work, archive, arm))
         steps = images // settings.batch_size * settings.epochs
+        if steps == 0:
+            raise DataError(
+                f"pretrain: {arm} has {images:,} images, fewer than one batch of {settings.batch_size}; lower pretrain.batch_size"
+            )
         seen = steps * settings.batch_size
         text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
         say("pretrain", f"{text} at {work.study.encoder.input_size} px")

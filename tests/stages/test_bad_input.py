@@ -142,7 +142,7 @@ def test_weights_that_do_not_fit(tmp_path, write_study):
 
 def test_batches_larger_than_the_archive(tmp_path, write_study):
     done = run("pretrain", write_study(tmp_path), "--set", "pretrain.batch_size=4096")
-    assert_one_line(done, "fewer than one batch of 4096; lower")
+    assert_one_line(done, "images, fewer than one batch of 4096; lower pretrain.batch_size")
 
 
 def test_a_tracker_that_is_no_store(tmp_path, write_study):
