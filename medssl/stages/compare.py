@@ -10,7 +10,7 @@ import pandas as pd
 
 import medssl
 from medssl.data.archive import Archive
-from medssl.evaluation.answer import answer
+from medssl.evaluation.answer import answer, mode_name
 from medssl.evaluation.comparison import compare as compare_predictions
 from medssl.files import digest_of, read_json, replacing, sha256_of_file, write_atomic
 from medssl.report.facts import ArmFacts, Facts, SplitFacts
@@ -207,8 +207,8 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
 
 def _show(work: Workspace, table: pd.DataFrame) -> None:
     show_table(screen(table))
-    for sentences in answer(table).values():
-        console.print("\n".join(sentences), markup=False)
+    for mode, sentences in answer(table).items():
+        console.print("\n".join(f"{mode_name(mode)}: {sentence}" for sentence in sentences), markup=False)
     if work.synthetic:
         console.print("[bold]synthetic data: this shows that the tool works and says nothing about patients[/bold]")
     console.print(f"report    {work.folder / 'compare' / PAGE}")
