@@ -55,7 +55,7 @@ def pretrain(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
     chosen = [name for name in work.chosen_arms(arms) if work.study.arms[name].method]
     archive = index(work)
     if not chosen:
-        say("pretrain", "no arm of this study is pretrained")
+        say("pretrain", "none of these arms is pretrained")
         return
     todo = [name for name in chosen if fresh or not _is_done(work, archive, name)]
     for name in chosen:
