@@ -17,9 +17,11 @@ def sync(work: Workspace) -> None:
     results = sync_all(work.folder.resolve(), work.tracking_settings())
     if not results:
         say("track", "there is no log in this work folder yet")
+    failed = [status.removeprefix("not sent: ") for _, status in results if status.startswith("not sent")]
     for folder, status in results:
-        say("track", f"{folder.relative_to(work.folder.resolve() / 'tracking')}: {status}")
-    if failed := [status for _, status in results if status.startswith("not sent")]:
+        if not status.startswith("not sent"):
+            say("track", f"{folder.relative_to(work.folder.resolve() / 'tracking')}: {status}")
+    if failed:
         raise TrackingError(
-            f"track sync: {len(failed)} of {len(results)} logs could not be sent: {failed[0].removeprefix('not sent: ')}"
+            f"track sync: {len(failed)} of {len(results)} logs could not be sent: {failed[0]}; they stay for the next time"
         )

@@ -144,8 +144,19 @@ class Store:
         code = getattr(error, "error_code", None)
         text = _CREDENTIALS.sub("//", " ".join(str(error).split()))[:300] or type(error).__name__
         if code in _AGAIN_LATER or isinstance(error, ConnectionError | TimeoutError) or _is_network(error):
-            return UnreachableError(f"{self.shown} is out of reach ({text})")
+            return UnreachableError(f"{self.shown} is out of reach ({_innermost(error)})")
         return TrackingError(f"{self.shown} refuses: {text}")
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong at the bottom, such as `Connection refused`: HTTP libraries wrap it in their own words, several times over."""
+    seen = [error]
+    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
+        seen.append(cause)
+    for problem in reversed(seen):
+        if isinstance(problem, OSError) and problem.strerror:
+            return problem.strerror
+    return _CREDENTIALS.sub("//", " ".join(str(error).split()))[:120] or type(error).__name__
 
 
 def _is_network(error: BaseException) -> bool:
