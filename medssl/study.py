@@ -101,6 +101,8 @@ class OptimizerSettings(StrictModel):
 
 
 class CheckpointSettings(StrictModel):
+    """When the state of a run is written, besides on SIGTERM and SIGINT."""
+
     every_epochs: int = Field(default=1, ge=1)
 
 
