@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= configs/chest_xray.yaml
 
-.PHONY: demo test test-long lint format install clean
+.PHONY: demo test test-long bench-reading lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -32,6 +32,10 @@ test: lint
 
 test-long: install
 	$(BIN)/python -m pytest -m long
+
+# Speed, side by side with peers in one run; about ten minutes.
+bench-reading: install
+	$(BIN)/python benchmarks/reading.py
 
 format: install
 	$(BIN)/ruff format .

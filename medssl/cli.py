@@ -37,11 +37,32 @@ def _open(config: Path, sets: list[str] | None):
 
 
 @app.command()
-def index(config: Config, sets: Sets = None, fresh: Fresh = False) -> None:
+def index(
+    config: Config,
+    sets: Sets = None,
+    fresh: Fresh = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write index.html: what the archive holds and what is wrong with it.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that decode; one a CPU core if left out.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Read on a dask cluster: tls://host:8786.")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="Read part k of n, as 3/16; the last of the n processes makes the archive.")
+    ] = None,
+) -> None:
     """Raw files to manifest, rejects, splits and pixel store."""
     from medssl.stages.index import index as stage
+    from medssl.stages.index import index_part
+    from medssl.stages.sources import How, shard_of
 
-    stage(_open(config, sets), fresh=fresh)
+    work, how = _open(config, sets), How(workers, scheduler, shard_of(shard))
+    archive = index_part(work, how) if how.shard else stage(work, fresh=fresh, how=how)
+    if report and archive is not None:
+        from medssl.stages.archive_report import archive_report
+
+        archive_report(work, archive)
 
 
 @app.command()

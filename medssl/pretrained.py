@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from medssl.augment.evaluate import eval_view
 from medssl.data.batches import PixelSource
-from medssl.data.formats import READERS, Image, Item, Reject
+from medssl.data.formats import READERS, REASONS, Image, Item, ReadOptions, Reject
+from medssl.data.formats.raster import MAGIC as RASTER_MAGIC
 from medssl.data.reading import describe
-from medssl.data.store import Placed, place
+from medssl.data.store import LUT_LENGTH, Placed, place
 from medssl.errors import CheckpointError, DataError
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import CARD_NAME, EncoderCard, load_encoder_folder
@@ -43,16 +44,16 @@ class PretrainedEncoder(nn.Module):
         return self.encoder(images)
 
     def prepare(self, image: str | Path | np.ndarray) -> Tensor:
-        """One image as the encoder sees it: (1, 1, input_size, input_size) float32 in [0, 1].
+        """One image as the encoder sees it: (1, C, input_size, input_size) float32 in [0, 1], C = 3 where it learnt from colour.
 
         Args:
-            image: a DICOM, PNG, JPEG or TIFF file, or a grey array (H, W): uint8 (shown from 0 to 255), uint16 or int16
-                (percentiles 0.5 to 99.5 are shown), or floats in [0, 1]. High values are bright.
+            image: a DICOM (of several frames the first), PNG, JPEG or TIFF file, or a grey array (H, W): uint8 (shown from 0
+                to 255), uint16 or int16 (percentiles 0.5 to 99.5 are shown), or floats in [0, 1]. High values are bright.
 
         Raises:
             DataError: the file cannot be read, or the array is none of these.
         """
-        found = _from_array(image) if isinstance(image, np.ndarray) else _from_file(Path(image))
+        found = _from_array(image) if isinstance(image, np.ndarray) else self._from_file(Path(image))
         size = self.card.preprocessing.store_size
         placed = place(found.pixels, found.slope, found.intercept, size)
         row = describe(found) | {
@@ -60,11 +61,24 @@ class PretrainedEncoder(nn.Module):
             "store_row": 0,
             "store_slope": placed.slope,
             "store_intercept": placed.intercept,
+            "lut": None if found.voi_lut is None else 0,
         }
         row |= dict(zip(("box_y0", "box_x0", "box_y1", "box_x1"), placed.box, strict=True))
         manifest = pd.DataFrame([row]).astype({"window_center": float, "window_width": float, "window_function": object})
-        source = PixelSource(_OneImage(placed), manifest, np.zeros(1, np.int64), self.card.preprocessing.window)
+        source = PixelSource(_OneImage(placed, found.voi_lut), manifest, np.zeros(1, np.int64), self.card.preprocessing.window)
         return eval_view(source.batch(np.zeros(1, np.int64)), self.card.input_size)
+
+    def _from_file(self, path: Path) -> Image:
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file")
+        with path.open("rb") as file:
+            is_raster = file.read(8).startswith(RASTER_MAGIC)
+        known = self.card.preprocessing
+        options = ReadOptions(channels=known.channels, window=known.file_window)
+        found = next(READERS["raster" if is_raster else "dicom"].read(path.parent, Item(path.name), (), options))
+        if isinstance(found, Reject):
+            raise DataError(f"{path}: cannot be read: {found.reason} ({found.detail or REASONS[found.reason]})")
+        return found
 
     def features(self, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
         """(N, D) float32 features of one image or several; see `prepare`. The encoder does not change.
@@ -80,11 +94,12 @@ class PretrainedEncoder(nn.Module):
 class _OneImage:
     """Stands in for the store: one image."""
 
-    def __init__(self, placed: Placed) -> None:
+    def __init__(self, placed: Placed, voi_lut: np.ndarray | None) -> None:
         self._pixels = placed.pixels
+        self.luts = np.zeros((0, LUT_LENGTH), np.uint16) if voi_lut is None else voi_lut[None]
 
     def read(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        return self._pixels[None].astype(np.float32)
+        return self._pixels[None]
 
 
 def load_encoder(place: str | Path, *, device: str = "cpu") -> PretrainedEncoder:
@@ -118,17 +133,6 @@ def _download(uri: str) -> Path:
         raise CheckpointError(
             f"{uri}: cannot be fetched ({type(problem).__name__}); set MLFLOW_TRACKING_URI to the store that has the run"
         ) from problem
-
-
-def _from_file(path: Path) -> Image:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        is_dicom = file.read(132)[128:] == b"DICM"
-    found = READERS["dicom" if is_dicom else "raster"].read(path.parent, Item(path.name), [])
-    if isinstance(found[0], Reject):
-        raise DataError(f"{path}: cannot be read: {found[0].reason} ({found[0].detail})")
-    return found[0]
 
 
 def _from_array(array: np.ndarray) -> Image:

@@ -30,6 +30,7 @@ class StoreSettings(StrictModel):
 
     size: int | None = Field(default=None, ge=16, le=4096, description="Longer side, px; null: 8/7 of encoder.input_size")
     workers: int | None = Field(default=None, ge=1, description="Processes that decode; null: one a CPU core")
+    time_limit: float = Field(default=120, gt=0, description="Seconds for one file; one that takes longer is set aside")
 
 
 class Normalization(StrictModel):
@@ -223,7 +224,7 @@ class Study(StrictModel):
     data: dict[Name, DataSource] = Field(min_length=1)
     store: StoreSettings = StoreSettings()
     encoder: EncoderSettings = EncoderSettings()
-    task: BinaryTask
+    task: BinaryTask | None = Field(default=None, description="null: index and pretrain only")
     pretrain: PretrainSettings = PretrainSettings()
     arms: dict[Name, Arm] = Field(default_factory=stock_arms, min_length=1)
     finetune: FinetuneSettings = FinetuneSettings()
@@ -244,7 +245,7 @@ class Study(StrictModel):
         return self
 
     def _names_exist(self) -> None:
-        places = {"task.data": [self.task.data], "pretrain.sources": self.pretrain.sources or []}
+        places = {"task.data": [self.task.data] if self.task else [], "pretrain.sources": self.pretrain.sources or []}
         places |= {f"arms.{name}.sources": arm.sources or [] for name, arm in self.arms.items()}
         for key, names in places.items():
             for name in names:

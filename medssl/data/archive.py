@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,32 @@ from medssl.data.store import Store
 from medssl.files import read_json
 
 MANIFEST, REJECTS, SPLITS, SUMMARY = "manifest.parquet", "rejects.parquet", "splits.parquet", "summary.json"
+NEAR = "near.npy"  # (M, 2) int64: pairs of nearly identical images, positions in the manifest
 
 
 @dataclass
 class Archive:
     """All data sets of a study. Positions in the manifest and in the splits table are the same."""
 
-    manifest: pd.DataFrame
-    splits: pd.DataFrame
+    folder: Path
+    splits_folder: Path
     store: Store
     summary: dict[str, Any]  # counts and digests; see `splits.summarise`
+
+    @cached_property
+    def manifest(self) -> pd.DataFrame:
+        """A row an image; see `medssl.data.manifest.COLUMNS`. Read when it is first asked for."""
+        return read_table(self.folder / MANIFEST)
+
+    @cached_property
+    def splits(self) -> pd.DataFrame:
+        """A row an image; see `medssl.data.manifest.SPLIT_COLUMNS`."""
+        return read_table(self.splits_folder / SPLITS)
+
+    @cached_property
+    def near(self) -> np.ndarray:
+        """(M, 2) int64: pairs of nearly identical images."""
+        return np.load(self.folder / NEAR, allow_pickle=False)
 
     @property
     def data_digest(self) -> str:
@@ -51,8 +68,8 @@ def open_archive(archive: Path, splits: Path) -> Archive:
         StoreError: a file is missing or damaged.
     """
     return Archive(
-        manifest=read_table(archive / MANIFEST),
-        splits=read_table(splits / SPLITS),
+        folder=archive,
+        splits_folder=splits,
         store=Store(archive / "store"),
         summary=read_json(archive / SUMMARY) | read_json(splits / SUMMARY),
     )

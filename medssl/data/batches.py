@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from medssl.data.store import Store
+from medssl.errors import DataError
 from medssl.seeds import torch_generator
 
-FUNCTIONS = {"linear": 0, "linear_exact": 1, "sigmoid": 2}
+FUNCTIONS = {"linear": 0, "linear_exact": 1, "sigmoid": 2, "lut": 3}
 
 
 @dataclass
 class PixelBatch:
-    """N grey images as they stand in the store, with the window that the encoder's input rule chose for each."""
+    """N images as they stand in the store, with the window that the encoder's input rule chose for each."""
 
-    pixels: Tensor  # (N, 1, H, W) float32, stored values
+    pixels: Tensor  # (N, C, H, W) uint8, uint16 or float32: stored values, C = 1 (grey) or 3 (RGB)
     slope: Tensor  # (N,) float32: stored units = slope * pixels + intercept
     intercept: Tensor  # (N,) float32
     center: Tensor  # (N,) float32, stored units
@@ -29,22 +30,27 @@ class PixelBatch:
     invert: Tensor  # (N,) bool: high units are dark
     box: Tensor  # (N, 4) float32: y0, x0, y1, x1 of the valid pixels, half-open
     row: Tensor  # (N,) int64, position in the manifest
+    luts: Tensor | None = None  # (N, L) float32 in [0, 1]: VOI LUTs over the window's range, where any function is "lut"
 
     def __len__(self) -> int:
         return len(self.row)
 
     def to(self, device: torch.device | str) -> PixelBatch:
         """The batch on another device."""
-        return PixelBatch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PixelBatch(
+            **{name: None if value is None else value.to(device, non_blocking=True) for name, value in values.items()}
+        )
 
 
 def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """The window of each row: columns center, width (stored units), function, source.
+    """The window of each row: columns center, width (stored units), function, source, lut.
 
     Args:
         manifest: rows of a manifest.
-        rule: `auto`: the file's own first window; without one the full range of 8-bit images, and percentiles 0.5 to 99.5
-            of deeper ones. `percentile`: percentiles for every image. `full`: the range that the bit depth can hold.
+        rule: `auto`: the window (or VOI LUT) that the card chose of the file's; without one the full range of 8-bit
+            images, and percentiles 0.5 to 99.5 of deeper ones. `percentile`: percentiles for every image. `full`: the range
+            that the bit depth can hold.
     """
     own = manifest["window_center"].notna() & (rule == "auto")
     full_width = manifest["full_high"] - manifest["full_low"]
@@ -59,6 +65,7 @@ def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
             "width": manifest["window_width"].where(own, width),
             "function": manifest["window_function"].where(own, "linear_exact"),
             "source": np.where(own, "file", np.where(full, "full", "percentile")),
+            "lut": manifest["lut"].where(own) if "lut" in manifest else pd.Series(np.nan, index=manifest.index),
         },
         index=manifest.index,
     )
@@ -68,10 +75,21 @@ class PixelSource:
     """The images of some rows of a manifest, by position."""
 
     def __init__(self, store: Store, manifest: pd.DataFrame, rows: np.ndarray, window_rule: str) -> None:
-        """`rows`: positions in the manifest, in the order by which `batch` addresses them."""
+        """`rows`: positions in the manifest, in the order by which `batch` addresses them.
+
+        Raises:
+            DataError: one of them is a volume.
+        """
         self.store, self.rows = store, np.asarray(rows, np.int64)
         part = manifest.iloc[self.rows]
+        if "kind" in part and (part["kind"] == "volume").any():
+            raise DataError(
+                "the data set is indexed as whole volumes; set `units: slices` under `read` of its card to train on slices"
+            )
+        self.channels = int(part["channels"].max()) if "channels" in part and len(part) else 1
         windows = choose_windows(part, window_rule)
+        lut = pd.to_numeric(windows["lut"]).fillna(-1).to_numpy(np.int64)
+        self._lut = lut if (lut >= 0).any() else None
         self._shard = part["store_shard"].to_numpy(np.int64)
         self._row = part["store_row"].to_numpy(np.int64)
         self._columns = {
@@ -92,8 +110,16 @@ class PixelSource:
         """The images at `positions` (int64, N), on the CPU."""
         positions = torch.as_tensor(positions)
         at = positions.numpy()
-        pixels = torch.from_numpy(self.store.read(self._shard[at], self._row[at])).unsqueeze(1)
-        return PixelBatch(pixels=pixels, **{name: column[positions] for name, column in self._columns.items()})
+        read = torch.from_numpy(self.store.read(self._shard[at], self._row[at]))
+        pixels = read.permute(0, 3, 1, 2) if read.ndim == 4 else read.unsqueeze(1).expand(-1, self.channels, -1, -1)
+        columns = {name: column[positions] for name, column in self._columns.items()}
+        return PixelBatch(pixels=pixels, luts=self._luts(at), **columns)
+
+    def _luts(self, at: np.ndarray) -> Tensor | None:
+        if self._lut is None:
+            return None
+        tables = self.store.luts[np.maximum(self._lut[at], 0)]
+        return torch.from_numpy(tables.astype(np.float32) / 65535)
 
     def batches(self, size: int) -> Iterator[PixelBatch]:
         """All images in order, the last batch as small as it comes: nothing is dropped."""

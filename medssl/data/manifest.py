@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from medssl.errors import StoreError
 from medssl.files import replacing
 
-VERSION = 1
+VERSION = 2
 
 
 class Column(NamedTuple):
@@ -31,18 +32,30 @@ COLUMNS = (
     Column("patient_from", pa.string(), "id, study (the ID was empty or a placeholder) or image (the card knows no patient)"),
     Column("study", pa.string(), "key of the study", "the format has no studies"),
     Column("series", pa.string(), "key of the series", "the format has no series"),
-    Column("frame", pa.int32(), "frame in its file, row in its array; from 0"),
+    Column("kind", pa.string(), "image (one plane) or volume"),
+    Column("frame", pa.int32(), "frame in its file, row in its array, tile in its slide; from 0"),
+    Column("slice", pa.int32(), "place in the volume that the slice was cut from; from 0", "not cut from a volume"),
+    Column("tile_x", pa.int32(), "left edge of the tile at the slide's full resolution, px", "not a tile"),
+    Column("tile_y", pa.int32(), "top edge of the tile at the slide's full resolution, px", "not a tile"),
+    Column("tile_row", pa.int32(), "row of the tile in the slide's grid", "not a tile"),
+    Column("tile_column", pa.int32(), "column of the tile in the slide's grid", "not a tile"),
+    Column("tile_mpp", pa.float64(), "micrometres a pixel of the tile", "not a tile, or not in the file"),
     Column("position_x", pa.float64(), "image position (patient), mm", "not in the file"),
     Column("position_y", pa.float64(), "image position (patient), mm", "not in the file"),
     Column("position_z", pa.float64(), "image position (patient), mm", "not in the file"),
+    Column("orientation", pa.list_(pa.float64()), "direction cosines of a row, then of a column (LPS)", "not in the file"),
+    Column("affine", pa.list_(pa.float64()), "volumes: first three rows of the affine, (i, j, k, 1) to mm (RAS)", "not a volume"),
     Column("laterality", pa.string(), "L, R, B (both) or U (unpaired)", "not in the file"),
     Column("view", pa.string(), "view position, DICOM's code", "not in the file or not a known code"),
     Column("modality", pa.string(), "DICOM modality, the card's where the file has none"),
     Column("vendor", pa.string(), "one of a closed list", "not in the file"),
     Column("rows", pa.int32(), "height as acquired, px"),
     Column("columns", pa.int32(), "width as acquired, px"),
+    Column("depth", pa.int32(), "slices of a volume", "not a volume"),
+    Column("channels", pa.int32(), "1 (grey) or 3 (RGB)"),
     Column("spacing_row", pa.float64(), "distance between rows, mm", "not in the file"),
     Column("spacing_column", pa.float64(), "distance between columns, mm", "not in the file"),
+    Column("spacing_slice", pa.float64(), "distance between slices, mm", "neither a volume nor cut from one"),
     Column("spacing_kind", pa.string(), "pixel (in the patient) or imager (at the detector)", "no spacing in the file"),
     Column("slope", pa.float64(), "units = slope x value in the file + intercept"),
     Column("intercept", pa.float64(), "see slope; units are HU for CT, else the vendor's"),
@@ -50,8 +63,11 @@ COLUMNS = (
     Column("full_high", pa.float64(), "greatest value that the bit depth can hold, units"),
     Column("window_center", pa.float64(), "centre of the file's first window, units", "the file has no window"),
     Column("window_width", pa.float64(), "width of the file's first window, units", "the file has no window"),
-    Column("window_function", pa.string(), "linear, linear_exact or sigmoid (PS3.3 C.11.2.1.2-3)", "the file has no window"),
+    Column("window_function", pa.string(), "linear, linear_exact, sigmoid or lut (PS3.3 C.11.2.1)", "the file has no window"),
+    Column("lut", pa.int32(), "row of luts.npy: a VOI LUT over the window's range", "no VOI LUT is used"),
+    Column("modality_lut", pa.bool_(), "units are the output of the file's Modality LUT"),
     Column("inverted", pa.bool_(), "high units are dark (MONOCHROME1 or an inverse presentation LUT)"),
+    Column("padding", pa.float64(), "share of the pixels that were padding and are shown dark"),
     Column("p00_5", pa.float64(), "percentile 0.5 of the image's units"),
     Column("p01", pa.float64(), "percentile 1 of the image's units"),
     Column("p50", pa.float64(), "median of the image's units"),
@@ -60,6 +76,7 @@ COLUMNS = (
     Column("syntax", pa.string(), "transfer syntax, or the file format of a raster"),
     Column("decoder", pa.string(), "library and version that decoded the pixels"),
     Column("burned_in", pa.bool_(), "the file says that text is burned into the pixels", "the file does not say"),
+    Column("flags", pa.string(), "burned_in, secondary_capture, ultrasound: pixels that never go to a tracker", "none"),
     Column("study_year", pa.int32(), "year of the study", "no date in the file"),
     Column("days_since_first", pa.int32(), "days since the patient's first study in this data set", "no date in the file"),
     Column("age", pa.int32(), "age in whole years; 90 stands for 90 and over", "not in the file"),
@@ -71,10 +88,13 @@ COLUMNS = (
         "the card has none, or it does not name the image",
     ),
     Column("exact_hash", pa.string(), "SHA-256 of shape and decoded values: equal for pixel-identical images"),
+    Column("perceptual_hash", pa.string(), "256 bits in hex: near for near-identical images", "a volume"),
     Column("store_shard", pa.int32(), "shard of the pixel store"),
-    Column("store_row", pa.int32(), "row in the shard"),
+    Column("store_row", pa.int64(), "row in the shard; of a volume its first voxel"),
     Column("store_slope", pa.float64(), "units = store_slope x value in the store + store_intercept"),
     Column("store_intercept", pa.float64(), "see store_slope"),
+    Column("mask_shard", pa.int32(), "shard of the label map", "no label map"),
+    Column("mask_row", pa.int64(), "as store_row", "no label map"),
     Column("box_y0", pa.int32(), "first valid row in the store's square"),
     Column("box_x0", pa.int32(), "first valid column in the store's square"),
     Column("box_y1", pa.int32(), "row after the last valid one"),
@@ -90,15 +110,25 @@ SPLIT_COLUMNS = (
     Column("row_key", pa.string(), "the manifest's"),
     Column("source", pa.string(), "the manifest's"),
     Column("patient", pa.string(), "the manifest's"),
-    Column("group", pa.int32(), "patients that share an identical image are one group and never divided"),
+    Column("group", pa.int32(), "patients that share an image are one group and never divided"),
     Column("split", pa.string(), "train, validation, test, removed (of the task's data) or archive (of the other data sets)"),
     Column("label", pa.int8(), "1 positive, 0 negative for the study's task", "unknown, or not the task's data"),
     Column("pretrain", pa.bool_(), "pretraining may see the image"),
     Column(
-        "excluded", pa.string(), "held_out_patient, identical_to_held_out or linked_to_held_out", "pretraining may see the image"
+        "excluded",
+        pa.string(),
+        "held_out_patient, identical_to_held_out, near_held_out or linked_to_held_out",
+        "pretraining may see the image",
     ),
 )
 LABEL_PREFIX = "label."
+SPLITTING = ("row_key", "source", "patient", "exact_hash", "official_split")
+"""Columns that `splits.make_splits` looks at, with the task's label."""
+LIKENESS = (
+    "patient", "exact_hash", "perceptual_hash", "store_shard", "store_row", "store_slope", "inverted",
+    "box_y0", "box_x0", "box_y1", "box_x1",
+)  # fmt: skip
+"""Columns that `near.near_images` looks at."""
 
 
 def schema_of(columns: tuple[Column, ...], targets: list[str] = ()) -> pa.Schema:
@@ -115,14 +145,14 @@ def write_table(path: Path, frame: pd.DataFrame, schema: pa.Schema, metadata: di
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a Parquet table that medssl wrote.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet table that medssl wrote, or some of its columns.
 
     Raises:
         StoreError: it is missing or not Parquet.
     """
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, columns=None if columns is None else list(columns))
     except FileNotFoundError:
         raise StoreError(f"{path.name}: is missing in the work folder; run `medssl index` again") from None
     except (pa.ArrowInvalid, OSError) as problem:

@@ -5,12 +5,16 @@ A key is an HMAC-SHA256 with a secret that stays on this machine, so nobody can 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from medssl.errors import DataError, StoreError
 from medssl.files import PRIVATE_MODE, replacing, write_atomic
@@ -61,7 +65,7 @@ class Secret:
         # A file name that is no UTF-8 comes with surrogates in it and goes back to the bytes that it was.
         encoded = [part.encode(errors="surrogateescape") for part in (kind, *parts)]
         message = b"".join(len(part).to_bytes(4, "little") + part for part in encoded)
-        return hmac.new(self._value, message, hashlib.sha256).hexdigest()[:KEY_LENGTH]
+        return hmac.digest(self._value, message, "sha256").hex()[:KEY_LENGTH]
 
 
 def normalise_patient_id(raw: str | None) -> str | None:
@@ -102,11 +106,15 @@ def make_private(private: Path) -> None:
 LOCATE = "locate.parquet"
 
 
-def write_locations(private: Path, table: pd.DataFrame) -> None:
-    """Write what `medssl locate` answers from: columns kind, key, source, path, frame, identifier."""
+@contextlib.contextmanager
+def write_locations(private: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer of what `medssl locate` answers from; it takes the place of the old one when the block ends well."""
     make_private(private)
-    with replacing(private / LOCATE, mode=PRIVATE_MODE) as temporary:
-        table.to_parquet(temporary, index=False)
+    with (
+        replacing(private / LOCATE, mode=PRIVATE_MODE) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        yield writer
 
 
 def locate(private: Path, key: str) -> pd.DataFrame:
@@ -118,8 +126,8 @@ def locate(private: Path, key: str) -> pd.DataFrame:
     """
     if not (private / LOCATE).exists():
         raise StoreError("locate: nothing has been indexed in this work folder; run `medssl index` first")
-    table = pd.read_parquet(private / LOCATE)
-    found = table[(table[["row_key", "patient", "study", "series"]] == key).any(axis=1)]
+    columns = ("row_key", "patient", "study", "series")
+    found = pq.read_table(private / LOCATE, filters=[[(column, "==", key)] for column in columns]).to_pandas()
     if found.empty:
         raise DataError(f"locate: there is no key {key} in this work folder")
     return found

@@ -3,46 +3,116 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medssl.data.formats import Header, Image, Item, Reader, Reject
-from medssl.data.store import Placed, place
+from medssl.data.formats import READERS, Header, Image, Item, ReadOptions, Reject, Volume
+from medssl.data.formats.slice_headers import SliceHeader, scan
+from medssl.data.perceptual import perceptual_hash
+from medssl.data.pool import TIME_LIMIT, Answer, Pool, Task
+from medssl.data.store import Kind, Placed, place, store_voxels
 
-CHUNK = 16  # items a task: enough to hide the cost of passing it, few enough for an even end
+CHUNK = 8  # items a message: enough to hide the cost of passing it, few enough for an even end
 PERCENTILES = {"p00_5": 0.5, "p01": 1.0, "p50": 50.0, "p99": 99.0, "p99_5": 99.5}
 
 
 @dataclass
 class ReadImage:
-    """One image, read and placed."""
+    """One image or volume, read and placed."""
 
     item: Item
     header: Header
-    placed: Placed
+    kind: Kind
+    placed: Placed  # of a volume: voxels (D, H, W) in place of the square, and an empty box
     columns: dict[str, Any] = field(default_factory=dict)  # manifest columns that follow from the pixels alone
+    voi_lut: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ReadTask:
+    """Reading one item: a task for `Pool`."""
+
+    reader: str
+    root: Path
+    tags: tuple[str, ...]
+    options: ReadOptions
+    size: int
+
+    def __call__(self, item: Item) -> list[ReadImage | Reject]:
+        """What came of the item. Each image is placed before the next is read, so that only squares gather in memory."""
+        return [
+            found if isinstance(found, Reject) else read_image(item, found, self.size)
+            for found in READERS[self.reader].read(self.root, item, self.tags, self.options)
+        ]
+
+
+@dataclass(frozen=True)
+class ScanTask:
+    """Reading the headers of the slices in one file: a task for `Pool`."""
+
+    root: Path
+    options: ReadOptions
+
+    def __call__(self, item: Item) -> list[SliceHeader | Reject]:
+        """The header of each frame, without pixels."""
+        return list(scan(self.root, item, self.options))
+
+
+def read_image(item: Item, found: Image | Volume, size: int) -> ReadImage:
+    """An image or volume as it goes into the store, with what the manifest says of it."""
+    if isinstance(found, Volume):
+        voxels, slope, intercept = store_voxels(found.voxels, found.slope, found.intercept)
+        placed = Placed(voxels, slope, intercept, (0, 0, 0, 0), found.mask)
+        return ReadImage(item, found.header, "volume", placed, describe_volume(found))
+    placed = place(found.pixels, found.slope, found.intercept, size, found.mask)
+    kind: Kind = "rgb" if found.pixels.ndim == 3 else "grey"
+    y0, x0, y1, x1 = placed.box
+    high_is_dark = found.inverted != (found.slope < 0)
+    columns = describe(found) | {"perceptual_hash": perceptual_hash(placed.pixels[y0:y1, x0:x1], -1 if high_is_dark else 1)}
+    return ReadImage(item, found.header, kind, placed, columns, found.voi_lut)
 
 
 def describe(image: Image) -> dict[str, Any]:
     """The manifest's columns that follow from the decoded pixels and how they are to be shown."""
-    rows, columns = image.pixels.shape
-    # Percentiles of stored values, mapped: a negative slope turns their order around.
-    values = np.percentile(image.pixels, list(PERCENTILES.values())) * image.slope + image.intercept
-    full = image.full_range or (float(image.pixels.min()), float(image.pixels.max()))
-    window = image.window or (None, None)
-    return {
+    rows, columns = image.pixels.shape[:2]
+    return _shown(image, image.pixels) | {
+        "kind": "image",
         "rows": rows,
         "columns": columns,
+        "channels": 3 if image.pixels.ndim == 3 else 1,
+        "modality_lut": image.modality_lut,
+        "padding": image.padding,
+    }
+
+
+def describe_volume(volume: Volume) -> dict[str, Any]:
+    """As `describe`, for a volume."""
+    depth, rows, columns = volume.voxels.shape
+    return _shown(volume, volume.voxels) | {
+        "kind": "volume",
+        "depth": depth,
+        "rows": rows,
+        "columns": columns,
+        "channels": 1,
+        "modality_lut": False,
+        "padding": 0.0,
+        "affine": volume.affine[:3].astype(float).ravel().tolist(),
+    }
+
+
+def _shown(image: Image | Volume, pixels: np.ndarray) -> dict[str, Any]:
+    # Percentiles of stored values, mapped: a negative slope turns their order around.
+    values = percentiles(pixels) * image.slope + image.intercept
+    full = image.full_range or (float(values.min()), float(values.max()))
+    if image.full_range is None:
+        full = tuple(float(end) * image.slope + image.intercept for end in (pixels.min(), pixels.max()))
+    window = image.window or (None, None)
+    return {
         "slope": image.slope,
         "intercept": image.intercept,
         "full_low": min(full),
@@ -53,15 +123,39 @@ def describe(image: Image) -> dict[str, Any]:
         "inverted": image.inverted,
         "syntax": image.syntax,
         "decoder": image.decoder,
-        "exact_hash": exact_hash(image.pixels),
+        "exact_hash": exact_hash(pixels),
         **dict(zip(PERCENTILES, np.sort(values).tolist(), strict=True)),
     }
 
 
+def percentiles(pixels: np.ndarray) -> np.ndarray:
+    """The PERCENTILES of integer pixels of any shape, linearly interpolated as numpy's, float64, by counting."""
+    if pixels.dtype.itemsize > 2:
+        return np.percentile(pixels, list(PERCENTILES.values()))
+    lowest = np.iinfo(pixels.dtype).min
+    unsigned = pixels if lowest == 0 else (pixels.astype(np.int32) - lowest).astype(np.uint16)
+    above = np.cumsum(np.bincount(unsigned.reshape(-1)))
+    rank = np.array(list(PERCENTILES.values())) / 100 * (pixels.size - 1)
+    below = np.floor(rank)
+    low, high = (np.searchsorted(above, at, side="right") for at in (below, np.ceil(rank)))
+    return low + (high - low) * (rank - below) + lowest
+
+
 def exact_hash(pixels: np.ndarray) -> str:
     """SHA-256 of the shape and values of decoded pixels: the same for the same image in another container or integer type."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels, dtype="<i4").tobytes())
+    low, high = int(pixels.min()), int(pixels.max())
+    # The smallest of four types that holds the values: a function of them alone.
+    kind = (
+        "u1"
+        if low >= 0 and high < 2**8
+        else "<u2"
+        if low >= 0 and high < 2**16
+        else "<i2"
+        if high < 2**15 and low >= -(2**15)
+        else "<i4"
+    )
+    digest = hashlib.sha256(f"{pixels.shape}{kind}".encode())
+    digest.update(np.ascontiguousarray(pixels, dtype=kind).data)
     return digest.hexdigest()
 
 
@@ -71,67 +165,19 @@ def usable_cores() -> int:
 
 
 def read_archive(
-    reader: Reader, root: Path, items: list[Item], tags: list[str], size: int, workers: int | None
-) -> Iterator[list[ReadImage | Reject]]:
-    """Read every item, in order, a chunk at a time, by `workers` processes (None: one a core); memory stays flat.
+    task: Task, items: list[Item], workers: int | None, *, chunk: int = CHUNK, time_limit: float = TIME_LIMIT
+) -> Iterator[list[Answer]]:
+    """What `task` makes of every item, in order, a chunk at a time, by `workers` processes (None: one a core); memory stays flat.
 
-    A file on which a decoder brings its process down is set aside like any other bad file, and the work goes on. (With one
-    worker this process reads, and goes down with it.)
+    Args:
+        chunk: items that are handed to a process at a time; 1 where an item is large.
 
     Yields:
-        What came of up to CHUNK items.
+        Up to `chunk` items, each with what came of it.
     """
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    workers = min(workers or usable_cores(), len(chunks))
-    if workers <= 1:
-        yield from (_read_chunk(reader, root, chunk, tags, size) for chunk in chunks)
+    workers = min(workers or usable_cores(), -(-len(items) // chunk))
+    if not items:
         return
-    done = 0
-    while done < len(chunks):
-        with _pool(workers) as pool:
-            for found in _in_order(pool, reader, root, chunks[done:], tags, size, ahead=4 * workers):
-                done += 1
-                yield found
-        if done < len(chunks):  # the pool broke: what of this chunk can be read is read, an item a process
-            yield [found for item in chunks[done] for found in _read_alone(reader, root, item, tags, size)]
-            done += 1
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork would copy locks that a decoder's or torch's threads hold.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _in_order(
-    pool: ProcessPoolExecutor, reader: Reader, root: Path, chunks: list[list[Item]], tags: list[str], size: int, *, ahead: int
-) -> Iterator[list[ReadImage | Reject]]:
-    """The chunks' results until all are read or a process dies; at most `ahead` results are waiting at a time."""
-    left = iter(chunks)
-    try:
-        waiting = deque(pool.submit(_read_chunk, reader, root, chunk, tags, size) for chunk in islice(left, ahead))
-        while waiting:
-            found = waiting.popleft().result()
-            waiting += [pool.submit(_read_chunk, reader, root, chunk, tags, size) for chunk in islice(left, 1)]
-            yield found
-    except BrokenProcessPool:
-        return
-
-
-def _read_alone(reader: Reader, root: Path, item: Item, tags: list[str], size: int) -> list[ReadImage | Reject]:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(_read_chunk, reader, root, [item], tags, size).result()
-        except BrokenProcessPool:
-            return [Reject(item, "unreadable", "the process that read it died")]
-
-
-def _read_chunk(reader: Reader, root: Path, items: list[Item], tags: list[str], size: int) -> list[ReadImage | Reject]:
-    out: list[ReadImage | Reject] = []
-    for item in items:
-        for found in reader.read(root, item, tags):
-            if isinstance(found, Reject):
-                out.append(found)
-            else:
-                placed = place(found.pixels, found.slope, found.intercept, size)
-                out.append(ReadImage(item, found.header, placed, describe(found)))
-    return out
+    with Pool(task, workers, time_limit=time_limit) as pool:
+        chunks = (items[start : start + chunk] for start in range(0, len(items), chunk))
+        yield from pool.map(chunks, ahead=2 * workers if chunk == 1 else None)

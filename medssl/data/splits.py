@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from medssl.data.groups import link_patients, order_groups
+from medssl.data.groups import codes, link_patients, near_classes, order_groups
 from medssl.data.manifest import LABEL_PREFIX
 from medssl.errors import DataError
 from medssl.files import digest_of
@@ -15,20 +15,27 @@ HELD_OUT = ("validation", "test")
 LEAST_PATIENTS = 2  # of each class, in each part: below that no metric has a meaning
 
 
-def make_splits(manifest: pd.DataFrame, task: BinaryTask, seed: int, *, transductive: bool) -> pd.DataFrame:
+def make_splits(
+    manifest: pd.DataFrame, task: BinaryTask | None, seed: int, *, transductive: bool, near: np.ndarray | None = None
+) -> pd.DataFrame:
     """One row an image, in the manifest's order; see manifest.SPLIT_COLUMNS.
 
     Args:
-        manifest: all sources together.
-        task: names the labelled data set, its target, and the kind of split.
+        manifest: all sources together; the columns manifest.SPLITTING and `label.<target>` of the task, or more.
+        task: names the labelled data set, its target, and the kind of split. None: all images are for pretraining.
         seed: the study's.
         transductive: let pretraining see held-out patients; every table then says so.
+        near: (M, 2) positions of near-identical images, see `near.near_images`. They link patients, and what is near to a
+            held-out image is kept from pretraining and from the training part.
 
     Raises:
         DataError: no labels, a class with too few patients, or an official split that leaks and may not.
     """
     splits = manifest[["row_key", "source", "patient"]].copy()
-    splits["group"] = link_patients(manifest)
+    splits["group"] = link_patients(manifest, near)
+    if task is None:
+        unlabelled = pd.array([pd.NA] * len(splits), dtype="Int8")
+        return splits.assign(split="archive", label=unlabelled, excluded=None, pretrain=True)
     splits["label"] = binary_labels(manifest, task)
     mine = (manifest["source"] == task.data).to_numpy()
     splits["split"] = "archive"
@@ -37,12 +44,24 @@ def make_splits(manifest: pd.DataFrame, task: BinaryTask, seed: int, *, transduc
         splits.loc[mine, "split"] = _by_patient(part, task, task.split, seed)
     else:
         splits.loc[mine, "split"] = _official(part, task, task.split)
-    held = manifest["exact_hash"].isin(manifest.loc[splits["split"].isin(HELD_OUT), "exact_hash"])
-    splits.loc[held & (splits["split"] == "train"), "split"] = "removed"  # images that many patients share are not linked
+    identical, alike = _seen(splits["split"].isin(HELD_OUT).to_numpy(), manifest["exact_hash"], near)
+    # Images that many patients share link nobody, so one of them can stand on both sides.
+    splits.loc[(identical | alike) & (splits["split"] == "train").to_numpy(), "split"] = "removed"
     _require_classes(splits[mine], task)
-    splits["excluded"] = None if transductive else _excluded(splits, manifest["exact_hash"])
+    splits["excluded"] = None if transductive else _excluded(splits, identical, alike)
     splits["pretrain"] = splits["excluded"].isna() & (splits["split"] != "removed")
     return splits
+
+
+def _seen(held: np.ndarray, exact_hash: pd.Series, near: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) bool each: the image is pixel-identical to a held-out one; it is that, or chained to one by near pairs."""
+    image = codes(exact_hash)
+    identical = _any_held(held, image)
+    return identical, identical if near is None or not len(near) else _any_held(held, near_classes(image, near))
+
+
+def _any_held(held: np.ndarray, image: np.ndarray) -> np.ndarray:
+    return (np.bincount(image, weights=held, minlength=1) > 0)[image]
 
 
 def binary_labels(manifest: pd.DataFrame, task: BinaryTask) -> pd.Series:
@@ -87,7 +106,7 @@ def _official(part: pd.DataFrame, task: BinaryTask, split: OfficialSplit) -> pd.
     if collides.any() and split.collisions == "refuse":
         groups = part.loc[collides, "group"].nunique()
         raise DataError(
-            f"task.split: the official split of {task.data} has {groups} patients (or pairs with identical images) on both sides, "
+            f"task.split: the official split of {task.data} has {groups} patients (or pairs with identical or near-identical images) on both sides, "
             f"{int(collides.sum())} images; set task.split.collisions: remove_from_training, or use kind: patient"
         )
     return part["official"].fillna("removed").mask(collides, "removed")
@@ -108,32 +127,39 @@ def _require_classes(part: pd.DataFrame, task: BinaryTask) -> None:
                 )
 
 
-def _excluded(splits: pd.DataFrame, exact_hash: pd.Series) -> pd.Series:
-    held = splits["split"].isin(HELD_OUT)
+def _excluded(splits: pd.DataFrame, identical: np.ndarray, alike: np.ndarray) -> pd.Series:
+    """The reason nearest to the images themselves: the last that is written stays."""
+    held = splits["split"].isin(HELD_OUT).to_numpy()
     excluded = pd.Series(None, index=splits.index, dtype=object)
-    excluded[splits["group"].isin(splits.loc[held, "group"])] = "linked_to_held_out"
-    excluded[exact_hash.isin(exact_hash[held])] = "identical_to_held_out"
-    excluded[splits["patient"].isin(splits.loc[held, "patient"])] = "held_out_patient"
+    excluded[_any_held(held, splits["group"].to_numpy())] = "linked_to_held_out"
+    excluded[alike] = "near_held_out"
+    excluded[identical] = "identical_to_held_out"
+    excluded[_any_held(held, codes(splits["patient"]))] = "held_out_patient"
     return excluded
 
 
-def assert_disjoint(splits: pd.DataFrame, exact_hash: pd.Series, fitted: np.ndarray) -> None:
-    """Check, before anything is fitted on the rows `fitted`, that no held-out patient, nor an image identical to one of theirs, is there.
+def assert_disjoint(splits: pd.DataFrame, exact_hash: pd.Series, fitted: np.ndarray, near: np.ndarray | None = None) -> None:
+    """Check, before anything is fitted on the rows `fitted`, that no image of a held-out patient, or identical or near to one, is there.
 
     Raises:
         DataError: one is; this would be a fault of medssl or a file changed by hand.
     """
-    held = splits["split"].isin(HELD_OUT)
-    here = splits.iloc[fitted]
-    leaked = here["group"].isin(splits.loc[held, "group"]) | exact_hash.iloc[fitted].isin(exact_hash[held])
+    held = splits["split"].isin(HELD_OUT).to_numpy()
+    leaked = (_any_held(held, splits["group"].to_numpy()) | _seen(held, exact_hash, near)[1])[fitted]
     if leaked.any():
         raise DataError(
             f"splits: {int(leaked.sum())} images of held-out patients are among those to fit on; run `medssl index --fresh`"
         )
 
 
-def summarise(splits: pd.DataFrame, exact_hash: pd.Series, task_data: str) -> dict:
-    """Counts for people and for the report, and digests of content, the same at every site that has the same images."""
+def summarise(splits: pd.DataFrame, exact_hash: pd.Series, task_data: str | None) -> dict:
+    """Counts for people and for the report, and digests of content, the same at every site that has the same images.
+
+    Args:
+        splits: see `make_splits`.
+        exact_hash: the manifest's.
+        task_data: name of the labelled data set; None where the study has no task: all parts are then empty.
+    """
     mine = splits[splits["source"] == task_data]
     parts = {}
     for name in ("train", "validation", "test", "removed"):
@@ -155,7 +181,13 @@ def summarise(splits: pd.DataFrame, exact_hash: pd.Series, task_data: str) -> di
         "parts": parts,
         "excluded_from_pretraining": reasons,
         "pretraining_images": int(splits["pretrain"].sum()),
-        "linked_groups": int((splits.groupby("group")["patient"].nunique() > 1).sum()),
+        "linked_groups": _linked_groups(splits),
         "digest": digest_of([exact_hash.tolist(), splits["split"].tolist(), splits["group"].tolist()]),
         "excluded_digest": digest_of(sorted(exact_hash[splits["excluded"].notna()])),
     }
+
+
+def _linked_groups(splits: pd.DataFrame) -> int:
+    """Groups of more than one patient."""
+    patients = pd.DataFrame({"group": splits["group"], "patient": codes(splits["patient"])}).drop_duplicates()
+    return int((patients["group"].value_counts() > 1).sum())

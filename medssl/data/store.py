@@ -1,7 +1,8 @@
-"""The pixel store: every image once, resized to one square, full dynamic range, in memory-mapped shards.
+"""The pixel store: every image once, resized to one square, full dynamic range, in memory-mapped shards; volumes as they are.
 
-`store.json` describes shards of raw (rows, size, size) arrays, uint8 or uint16. What a stored value means (its linear map
-to stored units, its window, its valid box) stands in the manifest, so windowing can happen, and be augmented, on the device.
+`store.json` describes the shards: raw arrays of (rows, size, size) or (rows, size, size, 3), uint8 or uint16, or flat voxels of
+volumes one after another. What a stored value means (its linear map to stored units, its window, its valid box) stands in
+the manifest, so windowing can happen, and be augmented, on the device.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -17,89 +18,136 @@ from PIL import Image as PillowImage
 from medssl.errors import StoreError
 from medssl.files import digest_of, read_json, write_json
 
-VERSION = 1
-SHARD_BYTES = 256 * 2**20
+VERSION = 2
+LUTS = "luts.npy"
+LUT_LENGTH = 4096
+
+Kind = Literal["grey", "rgb", "volume"]
 
 
 @dataclass(frozen=True)
 class Placed:
     """An image as it stands in the store."""
 
-    pixels: np.ndarray  # (size, size) uint8 | uint16, zero outside of the box
+    pixels: np.ndarray  # (size, size) uint8 | uint16, or (size, size, 3) uint8; zero outside of the box
     slope: float  # stored units = slope * value + intercept
     intercept: float
     box: tuple[int, int, int, int]  # y0, x0, y1, x1 of the valid pixels, half-open
+    mask: np.ndarray | None = None  # (size, size) uint8: label values, zero outside of the box
 
 
-def place(pixels: np.ndarray, slope: float, intercept: float, size: int) -> Placed:
+def place(pixels: np.ndarray, slope: float, intercept: float, size: int, mask: np.ndarray | None = None) -> Placed:
     """Fit an image into a `size` x `size` square: aspect kept, longer side resized once with antialiasing, centred.
 
     Args:
-        pixels: (H, W) uint8, int8, uint16, int16, uint32 or int32 stored values.
+        pixels: (H, W) uint8, int8, uint16, int16, uint32 or int32 stored values, or (H, W, 3) uint8.
         slope, intercept: stored units = slope * pixels + intercept. Resizing commutes with this map, so it is only carried along.
         size: side of the square in pixels.
+        mask: (H, W) uint8 label values; the nearest is taken.
     """
-    height, width = pixels.shape
+    height, width = pixels.shape[:2]
     scale = size / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    # Pillow's resize widens the triangle filter by the reduction: antialiased, and it never overshoots the values.
-    resized = np.asarray(
-        PillowImage.fromarray(pixels.astype(np.float32)).resize((new_width, new_height), PillowImage.Resampling.BILINEAR)
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    if pixels.ndim == 3:
+        values, dtype = _resized(pixels, shape), np.uint8
+    else:
+        values, dtype, slope, intercept = _stored(_resized(pixels.astype(np.float32), shape), pixels, slope, intercept)
+        limits = np.iinfo(dtype)
+        values = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    y0, x0 = (size - shape[0]) // 2, (size - shape[1]) // 2
+    box = (y0, x0, y0 + shape[0], x0 + shape[1])
+    return Placed(
+        _framed(values, box, size),
+        float(slope),
+        float(intercept),
+        box,
+        None if mask is None else _framed(_resized(mask, shape, PillowImage.Resampling.NEAREST), box, size),
     )
+
+
+def _stored(resized: np.ndarray, pixels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, type, float, float]:
+    """Values to be rounded, their type in the store, and the map from them to units."""
     if pixels.dtype == np.uint8:
-        values, dtype = resized, np.uint8
-    elif pixels.dtype in (np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)):
+        return resized, np.uint8, slope, intercept
+    if pixels.dtype in (np.dtype(np.uint16), np.dtype(np.int16), np.dtype(np.int8)):
         offset = 0 if pixels.dtype == np.uint16 else 32768
-        values, dtype, intercept = resized + offset, np.uint16, intercept - slope * offset
-    else:  # 32-bit: the image's own range on 16 bits
-        low, high = float(pixels.min()), float(pixels.max())
-        step = max(high - low, 1.0) / 65535
-        values, dtype, slope, intercept = (resized - low) / step, np.uint16, slope * step, intercept + slope * low
-    y0, x0 = (size - new_height) // 2, (size - new_width) // 2
-    square = np.zeros((size, size), dtype)
-    limits = np.iinfo(dtype)
-    square[y0 : y0 + new_height, x0 : x0 + new_width] = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-    return Placed(square, float(slope), float(intercept), (y0, x0, y0 + new_height, x0 + new_width))
+        return resized + offset, np.uint16, slope, intercept - slope * offset
+    low, high = float(pixels.min()), float(pixels.max())  # 32-bit: the image's own range on 16 bits
+    step = max(high - low, 1.0) / 65535
+    return (resized - low) / step, np.uint16, slope * step, intercept + slope * low
 
 
-class StoreWriter:
-    """Appends images to shards below `folder`; `close` writes store.json, without which a folder is no store."""
+def _resized(
+    values: np.ndarray, shape: tuple[int, int], how: PillowImage.Resampling = PillowImage.Resampling.BILINEAR
+) -> np.ndarray:
+    # Pillow's resize widens the triangle filter by the reduction: antialiased, and it never overshoots the values.
+    return np.asarray(PillowImage.fromarray(values).resize((shape[1], shape[0]), how))
 
-    def __init__(self, folder: Path, size: int, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self.folder, self.size = folder, size
-        self._limit = max(1, shard_bytes // (size * size * 2))
-        self._shards: list[dict[str, Any]] = []
-        self._open: dict[str, tuple[int, Any]] = {}
+
+def _framed(values: np.ndarray, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    square = np.zeros((size, size, *values.shape[2:]), values.dtype)
+    square[box[0] : box[2], box[1] : box[3]] = values
+    return square
+
+
+def store_voxels(voxels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, float, float]:
+    """A volume's voxels as uint8 or uint16, with the map to units that goes with them; no value changes.
+
+    Args:
+        voxels: (D, H, W) uint8, int8, uint16 or int16.
+    """
+    if voxels.dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        return voxels, slope, intercept
+    return (voxels.astype(np.int32) + 32768).astype(np.uint16), slope, intercept - slope * 32768
+
+
+class ShardWriter:
+    """Writes the shards of one piece of work into `folder`, a file for each kind and type of pixels."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self.bytes = 0
+        self._files: dict[str, Any] = {}
+        self._used: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def append(self, square: np.ndarray) -> tuple[int, int]:
-        """Write one (size, size) array; returns (shard, row)."""
-        kind = square.dtype.name
-        if kind not in self._open or self._shards[self._open[kind][0]]["rows"] >= self._limit:
-            self._start_shard(kind)
-        shard, file = self._open[kind]
-        file.write(np.ascontiguousarray(square).tobytes())
-        self._shards[shard]["rows"] += 1
-        return shard, self._shards[shard]["rows"] - 1
+    def append(self, pixels: np.ndarray, kind: Kind) -> tuple[str, int]:
+        """Write one array; returns the shard's file name, and the row in it (of a volume: its first voxel)."""
+        file = f"{self.name}-{kind}-{pixels.dtype.name}.bin"
+        if file not in self._files:
+            self._files[file] = (self.folder / file).open("wb")
+            self._used[file] = 0
+        place, step = self._used[file], pixels.size if kind == "volume" else 1
+        self._files[file].write(np.ascontiguousarray(pixels).data)
+        self._used[file] += step
+        self.bytes += pixels.nbytes
+        return file, place
 
-    def close(self, description: dict[str, Any]) -> str:
-        """Flush everything to the disk and write store.json with `description`; returns the digest of its content."""
-        for _, file in self._open.values():
+    def close(self) -> dict[str, int]:
+        """Flush everything to the disk; the rows (of volumes: voxels) of each file."""
+        for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        self._open.clear()
-        content = {"version": VERSION, "size": self.size, "shards": self._shards, **description}
-        content["digest"] = digest_of(content)
-        write_json(self.folder / "store.json", content)
-        return content["digest"]
+        self._files.clear()
+        return dict(self._used)
 
-    def _start_shard(self, kind: str) -> None:
-        if kind in self._open:
-            self._open[kind][1].close()
-        name = f"shard-{len(self._shards):05d}-{kind}.bin"
-        self._open[kind] = (len(self._shards), (self.folder / name).open("wb"))
-        self._shards.append({"file": name, "dtype": kind, "rows": 0})
+
+def write_store(folder: Path, pixels: Path, size: int, shards: dict[str, int], description: dict[str, Any]) -> str:
+    """Write store.json into `folder` over shard files that lie in `pixels`; returns the digest of its content.
+
+    Args:
+        shards: file name: rows, as `ShardWriter.close` gives them. Numbers of shards in the manifest follow its order.
+        description: what else the store should say of itself.
+    """
+    listed = []
+    for file, rows in shards.items():
+        kind, dtype = file.removesuffix(".bin").split("-")[-2:]
+        listed.append({"file": file, "kind": kind, "dtype": dtype, "rows": rows})
+    content = {"version": VERSION, "size": size, "pixels": os.path.relpath(pixels, folder), "shards": listed, **description}
+    content["digest"] = digest_of({"version": VERSION, "size": size, **description})
+    write_json(folder / "store.json", content)
+    return content["digest"]
 
 
 class Store:
@@ -120,24 +168,39 @@ class Store:
                 f"store: is of version {self.description.get('version')}, this medssl reads version {VERSION}; run `medssl index --fresh`"
             )
         self.size: int = self.description["size"]
-        self._maps = [self._map(shard) for shard in self.description["shards"]]
+        self.shards: list[dict[str, Any]] = self.description["shards"]
+        self._maps = [self._map(shard) for shard in self.shards]
+        luts = self.folder / LUTS
+        self.luts: np.ndarray = np.load(luts, mmap_mode="r") if luts.exists() else np.zeros((0, LUT_LENGTH), np.uint16)
 
     def _map(self, shard: dict[str, Any]) -> np.ndarray:
-        path, shape = self.folder / shard["file"], (shard["rows"], self.size, self.size)
+        path = self.folder / self.description["pixels"] / shard["file"]
+        shape: tuple[int, ...] = (shard["rows"],)
+        if shard["kind"] != "volume":
+            shape += (self.size, self.size) + ((3,) if shard["kind"] == "rgb" else ())
         expected = int(np.prod(shape)) * np.dtype(shard["dtype"]).itemsize
-        if not path.exists() or path.stat().st_size != expected:
-            raise StoreError(
-                f"store: {shard['file']} is missing or has another length than store.json says; run `medssl index --fresh`"
-            )
-        return np.memmap(path, dtype=shard["dtype"], mode="r", shape=shape)
+        if not path.exists() or path.stat().st_size < expected:
+            raise StoreError(f"store: {shard['file']} is missing or shorter than store.json says; run `medssl index --fresh`")
+        # As a plain array: each slice of a memmap is made a memmap again, which costs more than a small copy.
+        return np.memmap(path, dtype=shard["dtype"], mode="r", shape=shape).view(np.ndarray)
 
     def read(self, shards: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """The images at (shard, row): (N, size, size) float32 of stored values.
+        """The images at (shard, row): (N, size, size), or (N, size, size, 3) where one of them is in colour.
 
-        float32 holds every uint16 exactly, and torch has no arithmetic for uint16.
+        uint8 or uint16 as stored; uint16 where both occur. Grey images among coloured ones come with three equal channels.
         """
-        out = np.empty((len(rows), self.size, self.size), np.float32)
-        for shard in np.unique(shards):
-            here = np.flatnonzero(shards == shard)
-            out[here] = self._maps[shard][rows[here]]
+        kinds = [self.shards[shard] for shard in np.unique(shards)]
+        rgb = any(kind["kind"] == "rgb" for kind in kinds)
+        deep = any(kind["dtype"] == "uint16" for kind in kinds)
+        dtype = np.uint16 if deep else np.uint8
+        if len(kinds) == 1:
+            return np.take(self._maps[int(shards[0])], rows, axis=0)
+        out = np.empty((len(rows), self.size, self.size, *([3] if rgb else [])), dtype)
+        for place, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
+            image = self._maps[shard][row]
+            out[place] = image[..., None] if rgb and image.ndim == 2 else image
         return out
+
+    def volume(self, shard: int, offset: int, shape: tuple[int, int, int]) -> np.ndarray:
+        """The voxels (D, H, W) of a volume, as a view of the memory map: only what is used is read from the disk."""
+        return self._maps[shard][offset : offset + int(np.prod(shape))].reshape(shape)

@@ -34,6 +34,10 @@ class CardPreprocessing(StrictModel):
 
     store_size: int = Field(ge=1, description="Side of the pixel store's square, px")
     window: str = Field(description="Name of the rule that chose each image's window")
+    channels: Literal["grey", "rgb"] = Field(default="grey", description="Whether images were read as grey or in colour")
+    file_window: int | str = Field(
+        default=1, description="Which of the windows in a DICOM file was taken: read.window of the cards"
+    )
     steps: list[str] = Field(description="The steps from file to [0, 1], in order, for people")
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import pandas as pd
 
 from medssl.evaluation.answer import answer, cautions, mode_name
 from medssl.evaluation.binary import METRICS
 from medssl.evaluation.comparison import sentence, verdict
 from medssl.report import html
+from medssl.report.document import document
 from medssl.report.facts import Facts
 from medssl.report.figures import budget_name, curves, forest, legend_mark
 from medssl.report.html import Markup
@@ -34,8 +33,6 @@ def render(comparison: pd.DataFrame, facts: Facts) -> str:
     undescribed = set(comparison["arm"]) - {arm.name for arm in facts.arms}
     if undescribed:
         raise ValueError(f"facts do not describe the arms {', '.join(sorted(undescribed))}")
-    style = resources.files("medssl.report").joinpath("page.css").read_text(encoding="utf-8")
-    title = f"{facts.study}: which initialisation?"
     body = [
         _head(comparison, facts),
         _answer(comparison),
@@ -45,12 +42,7 @@ def render(comparison: pd.DataFrame, facts: Facts) -> str:
         _sentences(comparison, facts),
         *method_sections(comparison, facts),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body><main>\n{chr(10).join(body)}\n</main></body>\n</html>\n"
-    )
+    return document(f"{facts.study}: which initialisation?", body)
 
 
 def _head(comparison: pd.DataFrame, facts: Facts) -> Markup:

@@ -49,7 +49,7 @@ def load_arm(work: Workspace, archive: Archive, arm: str, device: torch.device) 
         source = init.source
     encoder.to(device).eval()
     if work.study.encoder.batch_norm == "recalibrated":
-        rows = archive.rows(source=work.study.task.data, split="train")
+        rows = archive.rows(source=work.task.data, split="train")
         recalibrate_batch_norm(encoder, _images(work, archive, rows, device))
     return ArmEncoder(arm, encoder, source, state_digest(encoder))
 
@@ -65,7 +65,7 @@ def state_digest(encoder: Encoder) -> str:
 
 def labelled_rows(work: Workspace, archive: Archive) -> np.ndarray:
     """Positions of the task's labelled images of all parts. Which of their labels are read is another matter."""
-    rows = archive.rows(source=work.study.task.data, split=["train", "validation", "test"])
+    rows = archive.rows(source=work.task.data, split=["train", "validation", "test"])
     return rows[archive.splits["label"].iloc[rows].notna().to_numpy()]
 
 
@@ -105,7 +105,7 @@ def feature_inputs(work: Workspace, archive: Archive, arm: ArmEncoder) -> dict[s
         "data": archive.data_digest,
         "splits": archive.summary["splits"]["digest"],
         "labels": archive.summary["labels_digest"],  # decides which images are labelled
-        "task": work.study.task.model_dump(mode="json"),
+        "task": work.task.model_dump(mode="json"),
         "input_size": settings.input_size,
         "window": settings.window,
     }

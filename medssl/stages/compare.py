@@ -61,7 +61,7 @@ def compare(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fal
 
 def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
     """What the report says about how the comparison was made: from the work folder alone, no path and no identifier."""
-    study, task, encoder = work.study, work.study.task, work.study.encoder
+    study, task, encoder = work.study, work.task, work.study.encoder
     parts = archive.summary["splits"]["parts"]
     names = {"train": "training pool", "removed": "removed from training"}
     splits = [
@@ -105,8 +105,8 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
 
 
 def _splitting(work: Workspace) -> str:
-    how = "The publishers' split" if work.study.task.split.kind == "official" else "Drawn at random, stratified by label,"
-    if work.cards[work.study.task.data].patient == "image":
+    how = "The publishers' split" if work.task.split.kind == "official" else "Drawn at random, stratified by label,"
+    if work.cards[work.task.data].patient == "image":
         return f"{how} before anything was trained; no patients are known, so only identical images are kept from standing in two parts."
     return f"{how} before anything was trained; no patient and no identical image is in two parts."
 
@@ -183,7 +183,7 @@ def _track(work: Workspace, archive: Archive, table: pd.DataFrame, folder: Path)
     """One run for the comparison, and below it one for each arm, so that the tracker's own compare view shows them."""
     settings, reference = work.study.evaluate, work.study.evaluate.reference
     with work.open_log("compare", stage="compare", params={"evaluate": settings.model_dump(mode="json")}) as log:
-        track_data(work, log, archive.summary, [work.study.task.data], "test")
+        track_data(work, log, archive.summary, [work.task.data], "test")
         counts = ("test_patients", "test_images", "test_positives", "replicates_used")
         log.metrics({f"compare/{name}": float(table[name].iloc[0]) for name in counts}, step=0)
         for name in (TABLE, PAGE, MARKDOWN):

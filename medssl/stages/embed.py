@@ -26,7 +26,7 @@ def embed(work: Workspace, encoder: str, *, data: str | None = None, out: Path |
         StudyError: the study has no such data set.
         CheckpointError: there is no such encoder.
     """
-    name, known = data or work.study.task.data, list(work.study.data)
+    name, known = data or (work.study.task.data if work.study.task else min(work.study.data)), list(work.study.data)
     if name not in known:
         raise StudyError(f"--data {name}: is no data set of the study{near_miss(name, known)}; allowed: {', '.join(known)}")
     device = choose_device(work.study)

@@ -66,10 +66,10 @@ def _score_cells(
     inputs: dict[Cell, Any],
     device: torch.device,
 ) -> None:
-    test = archive.rows(source=work.study.task.data, split="test")
+    test = archive.rows(source=work.task.data, split="test")
     test = test[archive.splits["label"].iloc[test].notna().to_numpy()]
     with work.open_log("evaluate", stage="evaluate", params={"cells": len(todo), "test_images": len(test)}) as log:
-        track_data(work, log, archive.summary, [work.study.task.data], "test")
+        track_data(work, log, archive.summary, [work.task.data], "test")
         repeats = _count_reads(work, todo)  # before the first label is read: a reading that is cut short was one
         with bar("evaluate", len(todo)) as progress:
             for cell in todo:

@@ -42,6 +42,7 @@ def finetune(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
         Stopped: a signal asked for it; finished cells stay.
         UserError: see the errors of each part.
     """
+    _ = work.task  # said before days of pretraining
     pretrain(work, arms=arms)
     archive = index(work)
     chosen, device = work.chosen_arms(arms), choose_device(work.study)
@@ -114,7 +115,7 @@ def _fit_arm(
         "finetune": work.study.finetune.model_dump(mode="json"),
     }
     with work.open_log(f"finetune-{arm.arm}", stage="finetune", params=params, tags={"medssl.arm": arm.arm}) as log:
-        track_data(work, log, archive.summary, [work.study.task.data], "fine-tuning")
+        track_data(work, log, archive.summary, [work.task.data], "fine-tuning")
         features = arm_features(work, archive, arm, device) if any(cell.mode == "linear" for cell in todo) else None
         total = sum(1 if cell.mode == "linear" else epochs_of(draws.of(cell), work.study.finetune.full.epochs) for cell in todo)
         with bar(f"finetune {arm.arm}", total) as progress:
@@ -122,7 +123,7 @@ def _fit_arm(
                 if stop.signum is not None:
                     raise Stopped(stop.signum, number, len(todo))
                 draw = draws.of(cell)
-                assert_disjoint(archive.splits, archive.manifest["exact_hash"], draw.rows)
+                assert_disjoint(archive.splits, archive.manifest["exact_hash"], draw.rows, archive.near)
                 if cell.mode == "linear":
                     auroc = _fit_linear(work, archive, cell, draw, features, inputs[cell])
                     progress.advance()

@@ -155,7 +155,7 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     settings, device = work.study.pretrain, choose_device(work.study)
     rows = _rows(work, archive, arm)
     if not work.study.pretrain.transductive:
-        assert_disjoint(archive.splits, archive.manifest["exact_hash"], rows)
+        assert_disjoint(archive.splits, archive.manifest["exact_hash"], rows, archive.near)
     encoder, init = initial_encoder(work, arm)
     method = build_method(method_settings(settings.method), encoder, seed=work.study.seed).to(device)
     if device.type == "cuda":
@@ -172,7 +172,7 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
-            knn = KnnWatch(work, archive, encoder, device) if settings.knn_images else None
+            knn = KnnWatch(work, archive, encoder, device) if settings.knn_images and work.study.task else None
             watch = Watch(log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
             train(run, stop)
@@ -247,6 +247,7 @@ def encoder_card(
 ) -> EncoderCard:
     """What encoder.json says about an arm's encoder."""
     study = work.study
+    reading = [work.cards[source].read for source in study.sources_of(arm)]
     finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     return EncoderCard(
         medssl_version=medssl.__version__,
@@ -255,7 +256,14 @@ def encoder_card(
         input_size=study.encoder.input_size,
         feature_dim=encoder.feature_dim,
         normalization={"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
-        preprocessing={"store_size": study.store_size, "window": study.encoder.window, "steps": STEPS},
+        preprocessing={
+            "store_size": study.store_size,
+            "window": study.encoder.window,
+            "channels": "rgb" if any(options.channels == "rgb" for options in reading) else "grey",
+            # Data sets may differ in this; a file of the user's is then read as those of the first.
+            "file_window": reading[0].window,
+            "steps": STEPS,
+        },
         batch_norm=study.encoder.batch_norm,
         init={"source": init.source, "sha256": init.sha256},
         method={"name": study.arms[arm].method, "settings": method_settings(study.pretrain.method).model_dump(mode="json")},

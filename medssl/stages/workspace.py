@@ -20,7 +20,7 @@ from medssl.errors import StoreError, StudyError
 from medssl.files import write_atomic
 from medssl.stages.screen import warn
 from medssl.strict import near_miss
-from medssl.study import Study, read_study
+from medssl.study import BinaryTask, Study, read_study
 
 if TYPE_CHECKING:
     from medssl.tracking import RunLog, TrackingSettings
@@ -57,6 +57,19 @@ class Workspace:
         """The secret that keys are made with."""
         make_private(self.private)
         return open_secret(self.private, self.study.privacy.secret_file)
+
+    @property
+    def task(self) -> BinaryTask:
+        """The study's task.
+
+        Raises:
+            StudyError: it has none.
+        """
+        if self.study.task is None:
+            raise StudyError(
+                f"{self.study_file}: task: is not there; index and pretrain can do without, fine-tuning and comparing need it"
+            )
+        return self.study.task
 
     @property
     def synthetic(self) -> bool:
@@ -193,6 +206,8 @@ def check_components(study: Study) -> None:
 
 
 def _check_task(study: Study, cards: dict[str, Card], config: Path) -> None:
+    if study.task is None:
+        return
     task, card = study.task, cards[study.task.data]
     if task.target not in card.targets:
         known = list(card.targets)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_windowing
+from pydicom.pixels import apply_voi_lut, apply_windowing
 
 from medssl.augment.window import to_unit_range, valid_mask
 from medssl.data.batches import FUNCTIONS
@@ -26,6 +26,39 @@ def test_window_functions_agree_with_pydicom(make_batch, name, tag, center, widt
     shown = apply_windowing(stored.numpy().squeeze().astype(np.uint16), dataset) / 4095
     ours = to_unit_range(make_batch(stored, center=center, width=width, function=FUNCTIONS[name]))
     np.testing.assert_allclose(ours.squeeze().numpy(), shown, atol=2e-5)
+
+
+def test_a_voi_lut_agrees_with_pydicom(make_batch):
+    """A LUT of 4,096 entries over the values 100 to 4,195, for one of two images; the other has a window."""
+    table = (np.arange(4096) ** 2 / 4095**2 * 65535).astype(np.uint16)
+    dataset, item = Dataset(), Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 100, 16], table.tolist()
+    item["LUTDescriptor"].VR = item["LUTData"].VR = "US"
+    dataset.VOILUTSequence = [item]
+    stored = ramp(0, 5000)
+    shown = apply_voi_lut(stored.numpy().squeeze().astype(np.uint16), dataset) / 65535
+    batch = make_batch(
+        stored.repeat(2, 1, 1, 1), center=100 + 4095 / 2, width=4095.0, function=[FUNCTIONS["lut"], FUNCTIONS["linear_exact"]]
+    )
+    batch.luts = torch.from_numpy(np.stack([table, np.zeros_like(table)]).astype(np.float32) / 65535)
+    image = to_unit_range(batch)
+    np.testing.assert_allclose(image[0].squeeze().numpy(), shown, atol=2e-5)
+    torch.testing.assert_close(image[1].squeeze(), ((stored.squeeze() - 100) / 4095).clamp(0, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_pixels_come_as_they_stand_in_the_store(make_batch, dtype):
+    stored = torch.arange(200).view(1, 1, 1, -1)
+    batch = make_batch(stored.float(), center=100.0, width=200.0)
+    expected = to_unit_range(batch)
+    batch.pixels = stored.to(dtype)
+    assert torch.equal(to_unit_range(batch), expected)
+
+
+def test_colour_is_windowed_channel_by_channel(make_batch):
+    stored = torch.rand(2, 3, 4, 5) * 255
+    image = to_unit_range(make_batch(stored, center=127.5, width=255.0))
+    torch.testing.assert_close(image, stored / 255, atol=1e-6, rtol=0)
 
 
 def test_linear_by_hand(make_batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 
-import pandas as pd
+import pyarrow as pa
 import pytest
 
 from medssl.data.private import Secret, locate, normalise_patient_id, open_secret, write_locations
@@ -56,9 +56,11 @@ def test_a_named_secret_must_be_there_and_long_enough(tmp_path):
 def test_locate(tmp_path):
     with pytest.raises(StoreError, match="nothing has been indexed"):
         locate(tmp_path, "k")
-    write_locations(
-        tmp_path, pd.DataFrame([{"row_key": "r1", "patient": "p1", "study": None, "series": None, "path": "a/b.dcm"}])
-    )
+    row = {"row_key": "r1", "patient": "p1", "study": None, "series": None, "path": "a/b.dcm"}
+    schema = pa.schema([(name, pa.string()) for name in row])
+    with write_locations(tmp_path, schema) as writer:
+        writer.write_table(pa.Table.from_pylist([row], schema=schema))
+        assert not (tmp_path / "locate.parquet").exists()
     assert locate(tmp_path, "p1")["path"].tolist() == ["a/b.dcm"]
     assert stat.S_IMODE((tmp_path / "locate.parquet").stat().st_mode) == 0o600
     with pytest.raises(DataError, match="there is no key nope"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medssl.data.groups import MOST_SHARED, content_order, link_patients, order_groups, shared_images
 from medssl.data.splits import assert_disjoint, make_splits, summarise
 from medssl.errors import DataError
 from medssl.study import BinaryTask
@@ -176,3 +178,125 @@ def test_the_assertion_before_fitting_fires():
     assert_disjoint(splits, manifest["exact_hash"], rows)
     with pytest.raises(DataError, match="1 images of held-out patients"):
         assert_disjoint(splits, manifest["exact_hash"], np.append(rows, np.flatnonzero(splits["split"] == "test")[0]))
+
+
+def rows_of(manifest: pd.DataFrame, *patients: str) -> list[int]:
+    """The first row of each patient."""
+    return [int(np.flatnonzero(manifest["patient"] == patient)[0]) for patient in patients]
+
+
+def test_patients_with_a_near_identical_image_stay_together():
+    manifest = clinic()
+    near = np.array([rows_of(manifest, "p0", "p3"), rows_of(manifest, "p3", "p9"), rows_of(manifest, "p1", "p2")])
+    group = pd.Series(link_patients(manifest, near)).groupby(manifest["patient"]).first()
+    assert group["p0"] == group["p3"] == group["p9"]
+    assert group["p1"] == group["p2"] != group["p0"]
+    assert group.nunique() == 60 - 3
+    splits = make_splits(manifest, TASK, 0, transductive=False, near=near)
+    assert splits.groupby("group")["split"].nunique().max() == 1
+
+
+def test_an_image_near_to_those_of_many_patients_links_nobody_but_leaks_nothing():
+    manifest = clinic()
+    many = rows_of(manifest, *[f"p{k}" for k in range(60)])
+    near = np.array(list(pairwise(many)))
+    splits = make_splits(manifest, TASK, 0, transductive=False, near=near)
+    assert splits["group"].nunique() == 60
+    assert not (splits["split"].iloc[many] == "train").any()
+    assert set(splits.loc[splits["excluded"] == "near_held_out", "split"]) == {"removed"}
+    train = np.flatnonzero(splits["split"] == "train")
+    assert_disjoint(splits, manifest["exact_hash"], train, near)
+    leaked = np.append(train, np.flatnonzero(splits["excluded"] == "near_held_out")[0])
+    assert_disjoint(splits, manifest["exact_hash"], leaked)
+    with pytest.raises(DataError, match="1 images of held-out patients"):
+        assert_disjoint(splits, manifest["exact_hash"], leaked, near)
+
+
+@pytest.mark.parametrize(("sharing", "groups"), [(MOST_SHARED, 60 - MOST_SHARED + 1), (MOST_SHARED + 1, 60)])
+def test_how_many_patients_may_share_an_image(sharing, groups):
+    manifest = clinic()
+    some = rows_of(manifest, *[f"p{k}" for k in range(sharing)])
+    assert len(set(link_patients(manifest, np.array([(some[0], other) for other in some[1:]])))) == groups
+    manifest.loc[some, "exact_hash"] = "same"
+    assert len(set(link_patients(manifest))) == groups
+
+
+def test_a_near_pair_stands_for_all_rows_with_the_identical_image():
+    manifest = clinic()
+    first, twin, near_one = rows_of(manifest, "p0", "p1", "p2")
+    manifest.loc[twin, "exact_hash"] = manifest.loc[first, "exact_hash"]
+    group = link_patients(manifest, np.array([[first, near_one]]))
+    assert group[first] == group[twin] == group[near_one]
+
+
+def test_near_images_of_held_out_patients_are_dropped_and_counted():
+    labelled = clinic()
+    held = make_splits(labelled, TASK, 0, transductive=False).query("split == 'test'")["patient"].iloc[0]
+    more = table([("archive", "other key", "a re-encoded image", None, None), ("archive", "other key", "another", None, None)])
+    manifest = pd.concat([labelled, more], ignore_index=True)
+    near = np.array([[*rows_of(manifest, held), len(labelled)]])
+    splits = make_splits(manifest, TASK, 0, transductive=False, near=near)
+    assert splits["excluded"].tolist()[-2:] == ["near_held_out", "linked_to_held_out"]
+    assert not splits["pretrain"].iloc[-2:].any()
+    counts = summarise(splits, manifest["exact_hash"], "labelled")
+    assert counts["excluded_from_pretraining"]["near_held_out"] == {"images": 1, "patients": 1}
+    assert counts["linked_groups"] == 1
+
+
+def test_an_official_split_with_near_images_on_both_sides_is_refused():
+    manifest = official([])
+    near = np.array([rows_of(manifest, "train0", "test0")])
+    task = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official"}})
+    with pytest.raises(DataError, match=r"1 patients .*near-identical"):
+        make_splits(manifest, task, 0, transductive=False, near=near)
+    remove = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official", "collisions": "remove_from_training"}})
+    splits = make_splits(manifest, remove, 0, transductive=False, near=near)
+    assert splits.loc[splits["split"] == "removed", "patient"].tolist() == ["train0"]
+
+
+def test_without_a_task_everything_is_for_pretraining():
+    manifest = clinic().drop(columns="label.finding")
+    near = np.array([rows_of(manifest, "p0", "p1")])
+    splits = make_splits(manifest, None, 0, transductive=False, near=near)
+    assert (splits["split"] == "archive").all()
+    assert splits["pretrain"].all()
+    assert splits["label"].isna().all()
+    assert splits["excluded"].isna().all()
+    assert splits["group"].nunique() == 59
+    summary = summarise(splits, manifest["exact_hash"], None)
+    assert summary["pretraining_images"] == len(manifest)
+    assert summary["parts"]["test"]["images"] == 0
+    assert_disjoint(splits, manifest["exact_hash"], np.arange(len(splits)), near)
+
+
+def test_the_order_of_groups_is_that_of_their_content_hashed_one_by_one():
+    rng = np.random.default_rng(0)
+    words = ["", "é", "b", "ab", "a", "Z", "a"]
+    frame = pd.DataFrame({"group": rng.integers(3, 40, 200) * 2, "exact_hash": rng.choice(words, 200)})
+    expected = {group: content_order(5, "split", hashes) for group, hashes in frame.groupby("group")["exact_hash"]}
+    assert order_groups(frame, 5, "split").to_dict() == expected
+    assert order_groups(frame.iloc[:0], 5, "split").empty
+
+
+def test_shared_images_are_listed_with_where_they_stand():
+    manifest = clinic()
+    a, b, c, d = rows_of(manifest, "p0", "p1", "p2", "p3")
+    manifest.loc[[a, b], "exact_hash"] = "same"
+    manifest.loc[b, "source"] = "archive"
+    splits = pd.DataFrame({"split": ["train"] * len(manifest)})
+    splits.loc[b, "split"] = "test"
+    found = shared_images(manifest, np.array([[d, c]]), splits)
+    assert found.to_dict("records") == [
+        {
+            "images": 2, "patients": 2, "identical": True, "sources": "archive, labelled", "splits": "test, train",
+            "row_keys": [f"k{a}", f"k{b}"],
+        },
+        {
+            "images": 2, "patients": 2, "identical": False, "sources": "labelled", "splits": "train",
+            "row_keys": [f"k{c}", f"k{d}"],
+        },
+    ]  # fmt: skip
+    assert shared_images(manifest)["row_keys"].tolist() == [[f"k{a}", f"k{b}"]]
+    joined = shared_images(manifest, np.array([[b, c]]))
+    assert joined[["images", "identical"]].to_dict("records") == [{"images": 3, "identical": False}]
+    assert shared_images(clinic()).empty

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pydicom
 import pytest
+from PIL import Image as PillowImage
 
 from medssl.errors import DataError
 from medssl.stages.index import index
@@ -44,6 +47,40 @@ def test_planted_patients_are_dropped_from_the_archive(tmp_path, write_study, ph
     said = capsys.readouterr().out
     assert f"{counts['held_out_patient']['images']} held out patient" in said
     assert "1 identical to held out" in said
+
+
+def test_a_reencoded_test_image_under_another_name_is_dropped(tmp_path, shared_data, write_study):
+    """Real chest X-rays: a test image comes back as a smaller, brighter JPEG of worse quality, another as it was."""
+    root = shared_data / "kermany_cxr"
+    if not root.is_dir():
+        pytest.skip("kermany_cxr is absent; set MEDSSL_DATA to the folder that holds it")
+    task = {"kind": "binary", "data": "archive", "target": "finding", "positive": "pneumonia"}
+    labels = pd.read_csv(root / "labels.csv").groupby("label").head(60)
+    some = tmp_path / "some"
+    for file in labels["file"]:
+        (some / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / file, some / file)
+    labels.to_csv(some / "labels.csv", index=False)
+    data = {"archive": {"card": "kermany_cxr", "root": str(some)}}
+    first = open_workspace(write_study(tmp_path / "first", data=data, task=task, tracking={"enabled": False}))
+    archive = index(first)
+    places = pd.read_parquet(first.private / "locate.parquet").set_index("row_key")["path"]
+    test = places[archive.splits.loc[archive.splits["split"] == "test", "row_key"]].tolist()
+    train = places[archive.splits.loc[archive.splits["split"] == "train", "row_key"]].tolist()
+
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    for name, file, quality in (("person9001_x", test[0], 40), ("person9002_x", test[1], 60), ("person9003_x", train[0], 40)):
+        with PillowImage.open(some / file) as image:
+            changed = image.convert("L").resize((200, 200)).point(lambda value: min(255, round(value * 1.08)))
+            changed.save(extra / f"{name}.jpeg", quality=quality)
+    data["extra"] = {"card": "kermany_cxr", "root": str(extra)}
+    both = index(open_workspace(write_study(tmp_path / "second", data=data, task=task, tracking={"enabled": False})))
+    found = both.splits[both.splits["source"] == "extra"]
+    assert found["excluded"].tolist()[:2] == ["near_held_out"] * 2
+    assert found["pretrain"].tolist() == [False, False, True]
+    assert both.summary["near"]["confirmed"] == 3
+    assert both.summary["splits"]["excluded_from_pretraining"]["near_held_out"]["images"] == 2
 
 
 def test_the_published_chest_split_is_refused_and_then_cleaned(tmp_path, shared_data, write_study):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.batches import PixelSource, epoch_order
-from medssl.data.store import Store, StoreWriter, place
+from medssl.data.store import ShardWriter, Store, place, write_store
 from medssl.errors import CheckpointError, DataError
 from medssl.training.loop import Run, seconds_per_step, train
 from medssl.training.optimizers import sgd
@@ -43,12 +43,12 @@ class Tiny(nn.Module):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> PixelSource:
     folder, rng = tmp_path_factory.mktemp("store"), np.random.default_rng(0)
-    writer, rows = StoreWriter(folder, 16), []
+    writer, rows = ShardWriter(folder, "images"), []
     for _ in range(22):
         image = place(rng.integers(0, 255, (20, 16)).astype(np.uint8), 1.0, 0.0, 16)
-        shard, row = writer.append(image.pixels)
-        rows.append((shard, row, 1.0, 0.0, *image.box, False, None, None, None, 0.0, 255.0, 0.0, 255.0))
-    writer.close({})
+        _, row = writer.append(image.pixels, "grey")
+        rows.append((0, row, 1.0, 0.0, *image.box, False, None, None, None, 0.0, 255.0, 0.0, 255.0))
+    write_store(folder, folder, 16, writer.close(), {})
     columns = ["store_shard", "store_row", "store_slope", "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1", "inverted"]
     columns += ["window_center", "window_width", "window_function", "full_low", "full_high", "p00_5", "p99_5"]
     return PixelSource(Store(folder), pd.DataFrame(rows, columns=columns), np.arange(22), "auto")

@@ -1,27 +1,22 @@
-"""DICOM files (PS3.10) with one grey frame: stored values, the map to units, the window, the polarity, the header."""
+"""DICOM files (PS3.10): grey and colour images of one frame or many, with the map to units, the window and the polarity."""
 
 from __future__ import annotations
 
-import errno
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from medssl.data.formats.finding import find_files
 from medssl.data.formats.guard import read_guarded
-from medssl.data.formats.items import Image, Item, RefusedError, Reject
+from medssl.data.formats.items import Image, Item, RefusedError, Reject, Volume
+from medssl.data.formats.options import ReadOptions
 
 if TYPE_CHECKING:
     import numpy as np
-    from pydicom.dataset import Dataset, FileDataset
 
-    from medssl.data.formats.dicom_pixels import Layout
-
-_DISPLAY_KEYWORDS = (
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "VOILUTSequence", "PresentationLUTShape",
-)  # fmt: skip
+    from medssl.data.formats.dicom_file import DicomFile
+    from medssl.data.formats.dicom_layout import Layout
 
 
 class DicomReader:
@@ -29,154 +24,96 @@ class DicomReader:
 
     name = "dicom"
 
-    def find(self, root: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Item]:
-        """Every file but DICOMDIR; see `Reader.find`."""
-        return [Item(path) for path in find_files(root, include, exclude) if path.rsplit("/", 1)[-1] != "DICOMDIR"]
+    def find(
+        self, root: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), options: ReadOptions = ReadOptions()
+    ) -> list[Item | Reject]:
+        """Every file but DICOMDIR, the members of .zip and .tar among them; see `Reader.find`."""
+        paths = find_files(root, include, exclude, archives=True)
+        return [Item(path) for path in paths if path.rsplit("/", 1)[-1] != "DICOMDIR"]
 
-    def read(self, root: Path, item: Item, tags: Sequence[str] = ()) -> list[Image | Reject]:
-        """The image of one file; see `Reader.read`. `tags` are keywords of the DICOM dictionary, such as BodyPartExamined."""
+    def read(
+        self, root: Path, item: Item, tags: Sequence[str] = (), options: ReadOptions = ReadOptions()
+    ) -> Iterator[Image | Volume | Reject]:
+        """The frames of one file, or the volume of an item with members; see `Reader.read`.
+
+        An item that starts at 0 and stops at 1 is the whole file; any other names frames. A reject of a frame names it by its
+        item; frames that the file does not hold at its end are one reject. `tags` are keywords of the DICOM dictionary, such as
+        BodyPartExamined.
+        """
         from medssl.data.formats.dicom_header import check_tags
 
         check_tags(tags)
-        return read_guarded(root, item, lambda path: [_read_file(path, tags)])
+        if item.members:
+            from medssl.data.formats.dicom_volume import read_volume
+
+            return read_volume(root, item, tags, options)
+        return read_guarded(root, item, lambda file: _read_file(file, item, tags, options))
 
 
-def _read_file(path: Path, tags: Sequence[str]) -> Image:
-    from medssl.data.formats import dicom_header, dicom_pixels
+def _read_file(file: BinaryIO, item: Item, tags: Sequence[str], options: ReadOptions) -> Iterator[Image | Reject]:
+    from medssl.data.formats.dicom_file import DicomFile
 
-    dataset = _parse(path, (*dicom_header.KEYWORDS, *dicom_pixels.KEYWORDS, *_DISPLAY_KEYWORDS, *tags))
-    _check_has_pixels(dataset)
-    syntax = dicom_header.element(dataset.file_meta, "TransferSyntaxUID")
-    if not isinstance(syntax, str) or not syntax:
-        raise RefusedError("bad_header", "TransferSyntaxUID is absent or not one UID")
-    layout = dicom_pixels.layout_of(dataset)
-    slope, intercept = _rescale(dataset)
-    window, function = _window(dataset)
-    stored, decoder = dicom_pixels.decode(dataset, layout, syntax)
-    inverted = _is_inverted(dataset)
-    pixels = _without_padding(stored, dataset, layout, dark_is_low=(slope > 0) != inverted)
-    if pixels.min() == pixels.max():
-        raise RefusedError("constant")
-    ends = sorted(slope * value + intercept for value in layout.value_range)
-    return Image(
-        pixels=pixels,
-        slope=slope,
-        intercept=intercept,
-        window=window,
-        window_function=function,
-        full_range=(ends[0], ends[1]),
-        inverted=inverted,
-        header=dicom_header.header_of(dataset, tags),
-        syntax=dicom_pixels.syntax_name(syntax),
-        decoder=decoder,
-    )
-
-
-def _parse(path: Path, keywords: Sequence[str]) -> FileDataset:
-    """The named elements of the file; the others, the patient's name among them, are passed over unread."""
-    import pydicom
-    from pydicom.config import disable_value_validation
-
-    with path.open("rb") as file:
-        # PS3.10 7.1: 128 bytes of preamble, then the prefix.
-        if file.read(132)[128:] != b"DICM":
-            raise RefusedError("not_dicom")
-        file.seek(0)
+    source = DicomFile(file, tags)
+    frames, present = source.layout.frames, source.present
+    whole = (item.start, item.stop) == (0, 1)
+    start, stop = (0, frames) if whole else (item.start, min(item.stop, frames))
+    if stop <= start:
+        raise RefusedError("truncated", f"frame {start + 1} of {frames}")
+    for index in range(start, min(stop, present)):
         try:
-            with disable_value_validation():
-                return pydicom.dcmread(file, specific_tags=list(keywords))
-        except MemoryError:
-            raise
-        except Exception as error:  # what pydicom's parser happens to raise
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise  # the disk's error; pydicom's own have no number, its seeks beyond the file have EINVAL
-            raise RefusedError("not_dicom", f"its elements cannot be parsed: {type(error).__name__}") from error
+            yield image_of(source, index, options)
+        except RefusedError as refusal:
+            if frames == 1:
+                raise
+            yield Reject(replace(item, start=index, stop=index + 1), refusal.reason, refusal.detail)
+    if stop > present:
+        missing = replace(item, start=max(start, present), stop=stop)
+        yield Reject(missing, "truncated", f"{present} of {frames} frames are there")
 
 
-def _check_has_pixels(dataset: FileDataset) -> None:
-    from medssl.data.formats.dicom_header import element, term
-    from medssl.data.formats.dicom_terms import OTHER_MODALITIES
+def image_of(source: DicomFile, index: int, options: ReadOptions = ReadOptions()) -> Image:
+    """One frame as an image.
 
-    other = term(dataset, "Modality", OTHER_MODALITIES)
-    if other:
-        raise RefusedError("no_pixels", other)
-    if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        # pydicom ends a dataset without a word where its file ends; Pixel Data come last.
-        storage = getattr(element(dataset.file_meta, "MediaStorageSOPClassUID"), "name", "")
-        if "Image Storage" in storage:
-            raise RefusedError("truncated", f"{storage} without Pixel Data")
-        raise RefusedError("no_pixels")
-
-
-def _rescale(dataset: Dataset) -> tuple[float, float]:
-    """Slope and intercept of PS3.3 C.11.1.1.2; 1 and 0 where the file has none."""
-    from medssl.data.formats.dicom_header import element, number
-
-    if element(dataset, "ModalityLUTSequence") is not None:
-        raise RefusedError("modality_lut")
-    slope = number(dataset, "RescaleSlope", 1.0)
-    if slope == 0:
-        raise RefusedError("bad_header", "RescaleSlope is 0")
-    return slope, number(dataset, "RescaleIntercept", 0.0)
-
-
-def _window(dataset: Dataset) -> tuple[tuple[float, float] | None, str]:
-    """Centre and width of the first window, and its function (PS3.3 C.11.2).
-
-    A window that the standard forbids counts as none: not two finite numbers, an unknown function, or a width below
-    1 (LINEAR, C.11.2.1.2.1) or not above 0 (SIGMOID and LINEAR_EXACT, C.11.2.1.3).
+    Raises:
+        RefusedError: as `DicomFile.frame`, `dicom_display.grey_image`; "colour" or "unsupported_type", it is not what
+            `options.channels` asks for.
     """
-    from medssl.data.formats.dicom_header import element, text
+    from medssl.data.formats.dicom_display import grey_image
+    from medssl.data.formats.dicom_frames import FrameElements
 
-    function = (text(dataset, "VOILUTFunction") or "LINEAR").lower()
-    firsts = [(text(dataset, keyword) or "").split("\\")[0] for keyword in ("WindowCenter", "WindowWidth")]
-    try:
-        center, width = map(float, firsts)
-    except ValueError:
-        center = width = math.nan
-    allowed = width >= 1 if function == "linear" else width > 0
-    if math.isfinite(center) and math.isfinite(width) and allowed and function in ("linear", "linear_exact", "sigmoid"):
-        return (center, width), function
-    if element(dataset, "VOILUTSequence") is not None:
-        raise RefusedError("voi_lut")
-    return None, "linear"
-
-
-def _is_inverted(dataset: Dataset) -> bool:
-    """Whether high units are dark.
-
-    PS3.3 C.8.11.3.1.2 requires Presentation LUT Shape INVERSE of every MONOCHROME1 image, so the two together say
-    one thing twice: one inversion, not two that cancel.
-    """
-    from medssl.data.formats.dicom_header import text
-
-    return text(dataset, "PhotometricInterpretation") == "MONOCHROME1" or text(dataset, "PresentationLUTShape") == "INVERSE"
+    stored = source.frame(index)
+    if stored.ndim == 3:
+        image = _colour_image(stored, options)
+    else:
+        if options.channels == "rgb" and source.layout.stored > 8:
+            raise RefusedError("unsupported_type", f"grey of {source.layout.stored} bits in a set of colour images")
+        view = FrameElements(source.dataset, index)
+        image = grey_image(stored, view, source.layout, options.window, little_endian=source.is_little_endian)
+        if options.channels == "rgb":
+            image = _grey_as_rgb(image, source.layout)
+    image.header = source.header(index)
+    image.syntax, image.decoder = source.syntax_name, source.decoder
+    return image
 
 
-def _without_padding(stored: np.ndarray, dataset: Dataset, layout: Layout, dark_is_low: bool) -> np.ndarray:
-    """`stored` with padding (PS3.3 C.7.5.1.1.2) replaced by that extreme of the other pixels that is shown darkest.
+def _colour_image(pixels: np.ndarray, options: ReadOptions) -> Image:
+    from medssl.data.formats.raster_pixels import grey_of
 
-    The extreme is of the image, not of its bit depth, so that percentiles and ranges stay those of the picture.
-    Lossy compression may have moved padding off its value; only Pixel Padding Range Limit can say by how much.
-    """
+    if options.channels == "grey":
+        pixels = grey_of(pixels)
+    if bool((pixels == pixels[:1, :1]).all()):
+        raise RefusedError("constant")
+    return Image(pixels=pixels, full_range=(0.0, 255.0))
+
+
+def _grey_as_rgb(image: Image, layout: Layout) -> Image:
+    """A grey image of 8 bits or fewer in three equal channels, spread over 0 to 255 and inverted where it is to be."""
     import numpy as np
 
-    from medssl.data.formats.dicom_header import element, whole_number
-
-    if element(dataset, "PixelPaddingValue") is None:
-        return stored
-
-    def value(keyword: str, default: int | None = None) -> int:
-        # Writers and parsers disagree on US or SS: only the bits count.
-        bits = whole_number(dataset, keyword, default) & ((1 << layout.allocated) - 1)
-        return bits - (1 << layout.allocated) if layout.signed and bits >> (layout.allocated - 1) else bits
-
-    first = value("PixelPaddingValue")
-    last = value("PixelPaddingRangeLimit", first)
-    padding = (stored >= min(first, last)) & (stored <= max(first, last))
-    if not padding.any():
-        return stored
-    if padding.all():
-        raise RefusedError("constant", "all pixels are padding")
-    shown = stored[~padding]
-    return np.where(padding, shown.min() if dark_is_low else shown.max(), stored)
+    if image.modality_lut and image.pixels.dtype != np.uint8:
+        raise RefusedError("unsupported_type", "grey of 16 bits in a set of colour images")
+    lowest, highest = (0, 255) if image.modality_lut else layout.value_range
+    levels = np.rint((image.pixels.astype(np.float32) - lowest) * (255 / (highest - lowest))).astype(np.uint8)
+    if image.inverted:
+        levels = 255 - levels
+    return Image(pixels=np.repeat(levels[..., None], 3, axis=2), full_range=(0.0, 255.0), padding=image.padding)

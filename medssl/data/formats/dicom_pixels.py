@@ -1,30 +1,23 @@
-"""Stored pixel values out of DICOM's Pixel Data: which decoder, which bits, which sign (PS3.5 section 8, PS3.3 C.7.6.3)."""
+"""One frame out of Pixel Data: which decoder, which bits, which sign, which colours (PS3.5 section 8, PS3.3 C.7.6.3)."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import io
 from importlib import metadata
 
 import gdcm
 import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 
-from medssl.data.formats.codestream import FrameHeader, frame_header, has_end
-from medssl.data.formats.dicom_header import element, text, whole_number
+from medssl.data.formats.codestream import JPEG_2000, FrameHeader, frame_header, has_end, is_sound, scans
+from medssl.data.formats.dicom_colour import rgb_of
+from medssl.data.formats.dicom_layout import Layout
 from medssl.data.formats.guard import captured_stderr
 from medssl.data.formats.items import MAX_PIXELS, RefusedError
-
-KEYWORDS = (
-    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData", "FloatPixelData",
-    "DoubleFloatPixelData", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
-"""What this module and `dicom` read of an image."""
 
 # GDCM writes to stderr what it finds wrong, values of the file included.
 gdcm.Trace.DebugOff()
@@ -46,90 +39,80 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
     uid.HTJ2K: ("pylibjpeg",),
 }
-_NATIVE = (
+# The SOF markers of ISO/IEC 10918-1 that a syntax is made of; progressive ones have syntaxes of their own, long retired.
+_PROCESSES: dict[str, tuple[int, ...]] = {
+    uid.JPEGBaseline8Bit: (0xC0, 0xC1),
+    uid.JPEGExtended12Bit: (0xC0, 0xC1),
+    uid.JPEGLossless: (0xC3,),
+    uid.JPEGLosslessSV1: (0xC3,),
+    uid.JPEGLSLossless: (0xF7,),
+    uid.JPEGLSNearLossless: (0xF7,),
+}
+NATIVE = (
     uid.ImplicitVRLittleEndian,
     uid.ExplicitVRLittleEndian,
     uid.DeflatedExplicitVRLittleEndian,
     uid.ExplicitVRBigEndian,
 )
+"""The syntaxes whose pixels are not compressed."""
+
+MAX_SCANS = 100
+"""Most scans of a JPEG, each of which may touch every pixel at a cost of a few bytes; three components need three."""
+_RLE_HEADER = 64  # bytes, PS3.5 G.5
+_LONG_RLE = 2**22  # bytes; what is shorter cannot unpack to more than 256 MiB
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The Image Pixel Module of one grey frame, checked."""
+def decode_native(data: bytes, layout: Layout, syntax: uid.UID) -> np.ndarray:
+    """One frame that is not compressed; `data` is its bytes.
 
-    rows: int
-    columns: int
-    allocated: int  # 8, 16 or 32
-    stored: int
-    high_bit: int
-    signed: bool
-
-    @property
-    def value_range(self) -> tuple[int, int]:
-        """Lowest and highest stored value that Bits Stored and Pixel Representation allow."""
-        return (-(1 << self.stored - 1), (1 << self.stored - 1) - 1) if self.signed else (0, (1 << self.stored) - 1)
-
-
-def layout_of(dataset: Dataset) -> Layout:
-    """The layout of the one grey frame of `dataset`.
+    Returns:
+        Stored values (H, W): uint8, int16, uint16, int32, or float32 and float64; or RGB (H, W, 3) uint8.
 
     Raises:
-        RefusedError: "colour", "multi_frame", "bad_header", "unsupported_type" or "too_large".
+        RefusedError: "undecodable" or "unsupported_type".
     """
-    photometric = (text(dataset, "PhotometricInterpretation") or "").upper()
-    samples = whole_number(dataset, "SamplesPerPixel", 1)
-    if samples > 1 or photometric.startswith(("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK", "XYB")):
-        raise RefusedError("colour", f"{samples} samples a pixel" if samples > 1 else "palette")
-    frames = whole_number(dataset, "NumberOfFrames", 1)
-    if frames > 1:
-        raise RefusedError("multi_frame", f"{frames} frames")
-    if any(keyword in dataset for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")):
-        # Their rescale, window and spacing stand in functional groups (PS3.3 C.7.6.16), one frame or many.
-        raise RefusedError("multi_frame", "enhanced object")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusedError("bad_header", "PhotometricInterpretation is absent or unknown")
-    if "PixelData" not in dataset:
-        raise RefusedError("unsupported_type", "floating-point pixels")
-    rows, columns = whole_number(dataset, "Rows"), whole_number(dataset, "Columns")
-    if rows < 1 or columns < 1:
-        raise RefusedError("bad_header", f"{rows} rows, {columns} columns")
-    if rows * columns > MAX_PIXELS:
-        raise RefusedError("too_large", f"{rows} rows, {columns} columns")
-    allocated, stored = whole_number(dataset, "BitsAllocated"), whole_number(dataset, "BitsStored")
-    high_bit = whole_number(dataset, "HighBit", stored - 1)
-    representation = whole_number(dataset, "PixelRepresentation")
-    if allocated not in (8, 16, 32):
-        raise RefusedError("unsupported_type", f"{allocated} bits allocated")
-    if not (1 <= stored <= high_bit + 1 <= allocated) or representation not in (0, 1):
-        raise RefusedError(
-            "bad_header", f"bits allocated {allocated}, stored {stored}, high bit {high_bit}, sign {representation}"
-        )
-    return Layout(rows, columns, allocated, stored, high_bit, bool(representation))
+    if layout.is_float:
+        kind = np.dtype(f"{'>' if syntax == uid.ExplicitVRBigEndian else '<'}f{layout.allocated // 8}")
+        return np.frombuffer(data, kind).astype(kind.newbyteorder("=")).reshape(layout.rows, layout.columns)
+    container = _container(io.BytesIO(data), layout, syntax, plugin="")
+    return unpack(container, layout) if layout.samples == 1 else rgb_of(container, layout.photometric)
 
 
-def decode(dataset: Dataset, layout: Layout, syntax: uid.UID) -> tuple[np.ndarray, str]:
-    """Stored values (H, W), uint8, int16, uint16 or int32, and the decoder's name and version. Padding is still in.
+def decode_bits(data: bytes, layout: Layout, first_bit: int) -> np.ndarray:
+    """One frame of one bit a pixel (PS3.5 8.1.1: the first pixel is the lowest bit), (H, W) uint8 of 0 and 1."""
+    count = layout.rows * layout.columns
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    return bits[first_bit : first_bit + count].reshape(layout.rows, layout.columns)
+
+
+def decode_compressed(frame: bytes, layout: Layout, syntax: uid.UID) -> np.ndarray:
+    """One frame from its compressed stream, as `decode_native` gives it.
 
     Raises:
         RefusedError: "unsupported_syntax", "truncated", "undecodable", "bad_header" or "unsupported_type".
     """
-    data = element(dataset, "PixelData")
-    if not isinstance(data, bytes):
-        raise RefusedError("truncated", "Pixel Data is empty")
-    if syntax in _NATIVE:
-        _check_native(data, layout)
-        container = _container(data, dataset["PixelData"].VR, layout, syntax, plugin="")
-        return unpack(container, layout), _version("pydicom")
     plugin = plugin_for(syntax)
-    stream = _check_encapsulated(data, layout, syntax)
+    if layout.is_float or layout.allocated == 1:
+        raise RefusedError(
+            "unsupported_type", f"{syntax_name(syntax)} of {'floating-point' if layout.is_float else '1-bit'} pixels"
+        )
+    _check_cost(frame, layout, syntax)
+    stream = None if syntax == uid.RLELossless else _check_stream(frame, layout, syntax)
     with captured_stderr() as messages:
-        container = _container(data, "OB", layout, syntax, plugin)
+        container = _container(io.BytesIO(encapsulate([frame], has_bot=False)), layout, syntax, plugin)
     # libjpeg inside GDCM fills what it cannot decode and says so on stderr alone. Surplus bytes before a marker are
     # harmless: some encoders pad there.
     if any("Corrupt JPEG data" in line and "extraneous bytes" not in line for line in messages):
         raise RefusedError("undecodable", f"{syntax_name(syntax)}: corrupt data")
-    return unpack(container, layout, stream), _version(plugin)
+    if layout.samples == 1:
+        return unpack(container, layout, stream)
+    colours = stream.colour if stream else None
+    if syntax in _PROCESSES or syntax == uid.RLELossless:
+        is_ybr = (colours or layout.photometric).startswith("YBR")
+    else:
+        # YBR_ICT and YBR_RCT name a transformation that the decoder undoes where the stream asks for it.
+        is_ybr = colours is None and layout.photometric in ("YBR_FULL", "YBR_FULL_422")
+    return rgb_of(container, "YBR_FULL" if is_ybr else "RGB")
 
 
 def plugin_for(syntax: uid.UID) -> str:
@@ -179,45 +162,60 @@ def unpack(container: np.ndarray, layout: Layout, stream: FrameHeader | None = N
     return values.astype(np.int16) if kind == np.int8 else values
 
 
-def _check_native(data: bytes, layout: Layout) -> None:
-    expected = layout.rows * layout.columns * layout.allocated // 8
-    if len(data) < expected:
-        raise RefusedError("truncated", f"{len(data)} of {expected} bytes of pixel data")
-    # Padding at the end is met with; room for a second frame means that rows, columns or depth are wrong.
-    if len(data) >= 2 * expected and len(data) > expected + 1:
-        raise RefusedError("bad_header", f"{len(data)} bytes of pixel data for one frame of {expected}")
+def _check_cost(frame: bytes, layout: Layout, syntax: uid.UID) -> None:
+    """See that the decoder's buffers, of four bytes a sample and more, stay below a gigabyte, and that RLE has a header."""
+    if layout.rows * layout.columns * layout.samples > MAX_PIXELS:
+        raise RefusedError("too_large", f"{layout.rows} rows, {layout.columns} columns, {layout.samples} samples, compressed")
+    if syntax == uid.RLELossless and len(frame) < _RLE_HEADER:
+        raise RefusedError("truncated", f"{len(frame)} bytes of {syntax_name(syntax)}")
+    if syntax == uid.RLELossless and len(frame) > _LONG_RLE and _unrolled(frame) > 2 * layout.size:
+        raise RefusedError("undecodable", f"{syntax_name(syntax)}: runs of more bytes than the image has")
 
 
-def _check_encapsulated(data: bytes, layout: Layout, syntax: uid.UID) -> FrameHeader | None:
-    """The frame header of the compressed stream; None for RLE, which has none."""
-    try:
-        frame = get_frame(data, 0, number_of_frames=1)
-    except Exception as error:  # pydicom raises what it happens to meet in a damaged encapsulation
-        raise RefusedError("truncated", "damaged encapsulation") from error
-    if syntax == uid.RLELossless:
-        return None
+def _unrolled(frame: bytes) -> int:
+    """Bytes that an RLE stream unpacks to (PS3.5 G.3.1): 64 times its own at most."""
+    position, total = _RLE_HEADER, 0
+    while position < len(frame):
+        control = frame[position]
+        total += 257 - control if control > 128 else control + 1 if control < 128 else 0
+        position += 2 if control > 128 else control + 2 if control < 128 else 1
+    return total
+
+
+def _check_stream(frame: bytes, layout: Layout, syntax: uid.UID) -> FrameHeader:
+    """The frame header of a compressed stream that a decoder may be given."""
     stream = frame_header(frame)
-    if stream is None:
+    if stream is None or stream.process not in _PROCESSES.get(syntax, (JPEG_2000,)):
         raise RefusedError("undecodable", f"no frame header in {syntax_name(syntax)}")
-    if (stream.rows, stream.columns, stream.components) != (layout.rows, layout.columns, 1):
+    if (stream.rows, stream.columns, stream.components) != (layout.rows, layout.columns, layout.samples):
         raise RefusedError(
             "undecodable",
-            f"stream of {stream.rows}x{stream.columns}x{stream.components} for an image of {layout.rows}x{layout.columns}",
+            f"stream of {stream.rows}x{stream.columns}x{stream.components} "
+            f"for an image of {layout.rows}x{layout.columns}x{layout.samples}",
         )
     if syntax == uid.JPEGExtended12Bit and (stream.precision, layout.stored) != (8, 8):
         raise RefusedError("unsupported_syntax", f"{syntax_name(syntax)}, {stream.precision} bits")
     if stream.precision > layout.allocated:
         raise RefusedError("bad_header", f"stream of {stream.precision} bits for {layout.allocated} bits allocated")
+    if stream.components > 1 and stream.precision != 8:
+        raise RefusedError("unsupported_type", f"colour in a stream of {stream.precision} bits")
     if not has_end(frame):
         raise RefusedError("truncated", "the compressed stream has no end marker")
+    if syntax in _PROCESSES and not is_sound(frame):
+        raise RefusedError("undecodable", f"{syntax_name(syntax)}: damaged segments")
+    if syntax in _PROCESSES and scans(frame) > MAX_SCANS:
+        raise RefusedError("too_large", f"a JPEG of more than {MAX_SCANS} scans")
     return stream
 
 
-def _container(data: bytes, vr: str, layout: Layout, syntax: uid.UID, plugin: str) -> np.ndarray:
-    """The decoder's output, unsigned (H, W), native byte order, with none of pydicom's corrections of bits and signs."""
+def _container(source: io.BytesIO, layout: Layout, syntax: uid.UID, plugin: str) -> np.ndarray:
+    """The decoder's output, unsigned (H, W) or (H, W, 3), native byte order, with none of pydicom's corrections."""
+    photometric = "MONOCHROME2" if layout.samples == 1 else "RGB"
+    if syntax in NATIVE and layout.is_subsampled:
+        photometric = "YBR_FULL_422"
     try:
         pixels, _ = get_decoder(syntax).as_array(
-            data,
+            source,
             index=0,
             raw=True,
             decoding_plugin=plugin,
@@ -227,13 +225,14 @@ def _container(data: bytes, vr: str, layout: Layout, syntax: uid.UID, plugin: st
             rows=layout.rows,
             columns=layout.columns,
             number_of_frames=1,
-            samples_per_pixel=1,
-            photometric_interpretation="MONOCHROME2",
+            samples_per_pixel=layout.samples,
+            planar_configuration=layout.planar if syntax in NATIVE else 0,
+            photometric_interpretation=photometric,
             bits_allocated=layout.allocated,
             bits_stored=layout.stored,
             pixel_representation=int(layout.signed),
             pixel_keyword="PixelData",
-            pixel_vr=vr,
+            pixel_vr="OB",
         )
     except MemoryError:
         raise
@@ -243,7 +242,8 @@ def _container(data: bytes, vr: str, layout: Layout, syntax: uid.UID, plugin: st
 
 
 @functools.cache
-def _version(plugin: str) -> str:
+def version_of(plugin: str) -> str:
+    """Name and version of what decodes under the name of a plugin; "": pixels that are not compressed."""
     if plugin == "gdcm":
         return f"gdcm {gdcm.Version.GetVersion()}"
     if plugin == "pylibjpeg":

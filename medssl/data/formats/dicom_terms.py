@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 # Modality (0008,0060), PS3.3 C.7.3.1.1.1 with its retired terms.
@@ -49,6 +50,7 @@ VENDORS: tuple[tuple[str, str], ...] = (
 """Vendor and the pattern of its names in Manufacturer (0008,0070), in small letters. The first that is found counts."""
 
 
+@functools.lru_cache(maxsize=256)
 def vendor_of(manufacturer: str | None) -> str | None:
     """The vendor's name in `VENDORS`, "other" for any other, None where the file names none."""
     if manufacturer is None:

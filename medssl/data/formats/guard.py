@@ -12,33 +12,36 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from medssl.data.formats.finding import resolve_inside
-from medssl.data.formats.items import Image, Item, RefusedError, Reject
+from medssl.data.formats.items import Image, Item, RefusedError, Reject, Volume
+from medssl.data.formats.opening import open_inside
 from medssl.errors import UserError
 
-LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "PIL")
+LIBRARIES = ("pydicom", "pylibjpeg", "openjpeg", "PIL", "nibabel", "tifffile")
+_LOGGERS = tuple(logging.getLogger(name) for name in LIBRARIES)
 
 # Filters of warnings belong to the process: two threads that set and restore them at once would leave each other's.
 _one_at_a_time = threading.RLock()
+_NOWHERE: list[logging.Handler] = [logging.NullHandler()]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Warnings and the log lines of `LIBRARIES` are dropped in this block. Threads take turns."""
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        levels = [logger.level for logger in loggers]
+        kept = [(logger.handlers, logger.propagate) for logger in _LOGGERS]
         try:
-            for logger in loggers:
-                logger.setLevel(logging.CRITICAL + 1)
+            # Not their levels: to change one costs the cache of every logger, and this is done for every image.
+            for logger in _LOGGERS:
+                logger.handlers, logger.propagate = _NOWHERE, False
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+            for logger, (handlers, propagate) in zip(_LOGGERS, kept, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
 
 
 @contextlib.contextmanager
@@ -66,19 +69,38 @@ def captured_stderr() -> Iterator[list[str]]:
             lines += file.read().decode(errors="replace").splitlines()
 
 
-def read_guarded(root: Path, item: Item, load: Callable[[Path], list[Image | Reject]]) -> list[Image | Reject]:
-    """`load` of the item's file, quietly; whatever goes wrong becomes one reject of the whole item.
+def read_guarded(
+    root: Path, item: Item, load: Callable[[BinaryIO], Iterable[Image | Volume | Reject]]
+) -> Iterator[Image | Volume | Reject]:
+    """What `load` makes of the item's opened file, quietly, one after another; whatever goes wrong becomes one reject, the last.
 
     Of an exception that no reader expected only the class is told: its text may quote the file.
     """
+    yield from guarded(item, lambda: _load_open(root, item, load))
+
+
+def guarded(item: Item, load: Callable[[], Iterable[Image | Volume | Reject]]) -> Iterator[Image | Volume | Reject]:
+    """As `read_guarded`, for what opens its files itself."""
     try:
         with quiet():
-            return load(resolve_inside(root, item.path))
+            found = iter(load())
+            one = next(found, None)
+        while one is not None:
+            yield one
+            with quiet():
+                one = next(found, None)
     except UserError:
         raise
     except RefusedError as refusal:
-        return [Reject(item, refusal.reason, refusal.detail)]
+        yield Reject(item, refusal.reason, refusal.detail)
     except MemoryError:
-        return [Reject(item, "too_large", "does not fit into memory")]
+        yield Reject(item, "too_large", "does not fit into memory")
     except Exception as error:
-        return [Reject(item, "unreadable", type(error).__name__)]
+        yield Reject(item, "unreadable", type(error).__name__)
+
+
+def _load_open(
+    root: Path, item: Item, load: Callable[[BinaryIO], Iterable[Image | Volume | Reject]]
+) -> Iterator[Image | Volume | Reject]:
+    with open_inside(root, item.path) as file:
+        yield from load(file)

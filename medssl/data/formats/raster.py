@@ -1,68 +1,90 @@
-"""PNG, JPEG and TIFF by Pillow: grey at 8 and 16 bits, and colour files whose content is grey."""
+"""PNG, JPEG and TIFF by Pillow: grey at 8 and 16 bits, colour at 8."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from medssl.data.formats import tiff
-from medssl.data.formats.finding import find_files, resolve_inside
+from medssl.data.formats.finding import find_files
 from medssl.data.formats.guard import captured_stderr, read_guarded
-from medssl.data.formats.items import MAX_PIXELS, Image, Item, RefusedError, Reject
+from medssl.data.formats.items import MAX_PIXELS, Image, Item, RefusedError, Reject, Volume
+from medssl.data.formats.opening import open_inside
+from medssl.data.formats.options import ReadOptions
+from medssl.data.formats.raster_pixels import colour_values, grey_of, grey_values, is_constant
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image as PillowImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-GREY_TOLERANCE = 2.0
-"""Mean over the image of the largest difference between two channels, in grey levels of 255, up to which a colour file
-is read as grey. JPEG's chroma leaves about one; a small coloured mark burned into a radiograph stays below it too."""
+MAX_BYTES = 5 * MAX_PIXELS
+"""Largest file: Pillow reads chunks, and files inside archives, whole; the largest image needs four bytes a pixel."""
+MAX_SCANS = 100
+"""Most scans of a JPEG, each of which may touch every pixel at a cost of a few bytes; encoders write about ten."""
+MAX_EXIF = 2**16
+"""Most bytes of Exif metadata, which is what a JPEG marker holds; entries that overlap unpack to many times that."""
 
 
 class RasterReader:
-    """Files whose name or first bytes are those of a PNG, JPEG or TIFF image."""
+    """Files whose name or first bytes are those of a PNG, JPEG or TIFF image, in folders, .zip and .tar."""
 
     name = "raster"
 
-    def find(self, root: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Item]:
+    def find(
+        self, root: Path, include: Sequence[str] = (), exclude: Sequence[str] = (), options: ReadOptions = ReadOptions()
+    ) -> list[Item | Reject]:
         """Every file that is named or begins like one of the three; see `Reader.find`."""
-        return [Item(path) for path in find_files(root, include, exclude) if _is_candidate(root, path)]
+        return [Item(path) for path in find_files(root, include, exclude, archives=True) if _is_candidate(root, path)]
 
-    def read(self, root: Path, item: Item, tags: Sequence[str] = ()) -> list[Image | Reject]:
+    def read(
+        self, root: Path, item: Item, tags: Sequence[str] = (), options: ReadOptions = ReadOptions()
+    ) -> Iterator[Image | Volume | Reject]:
         """The image of one file; see `Reader.read`. These formats have no tags: `tags` is ignored."""
-        return read_guarded(root, item, lambda path: [_read_file(path)])
+        return read_guarded(root, item, lambda file: [_read_file(file, options.channels)])
+
+
+def read_colour(file: BinaryIO, *, constant: bool = False) -> Image:
+    """One image as RGB, pixels (H, W, 3) uint8; grey gives three equal channels. `constant`: one value is an image too.
+
+    Raises:
+        RefusedError: as `RasterReader` rejects.
+    """
+    return _read_file(file, "rgb", constant=constant)
 
 
 def _is_candidate(root: Path, path: str) -> bool:
     if path.lower().endswith(SUFFIXES):
         return True
     try:
-        with resolve_inside(root, path).open("rb") as file:
-            return file.read(8).startswith(_MAGIC)
+        with open_inside(root, path) as file:
+            return file.read(8).startswith(MAGIC)
     except (RefusedError, OSError):  # listed, so that reading it says what is the matter
         return True
 
 
-def _read_file(path: Path) -> Image:
+def _read_file(file: BinaryIO, channels: str, *, constant: bool = False) -> Image:
     import PIL
     from PIL import Image as Pillow
 
-    with path.open("rb") as file, _strict_pillow():
+    with _strict_pillow():
         head = file.read(32)
-        if not head.startswith(_MAGIC):
+        if not head.startswith(MAGIC):
             raise RefusedError("not_raster")
+        size, needed = file.seek(0, os.SEEK_END), tiff.directory_end(head)
+        if size > MAX_BYTES:
+            raise RefusedError("too_large", f"{size} bytes")
+        tiff.check_directory(file)
         file.seek(0)
-        size, needed = path.stat().st_size, tiff.directory_end(head)
         try:
             with captured_stderr() as messages, Pillow.open(file, formats=("PNG", "JPEG", "TIFF")) as image:
                 if image.format == "TIFF":
                     needed = max(needed, tiff.pixels_end(image))
-                found = _load(image, head)
+                found = _load(image, head, channels)
             if tiff.has_error(messages):
                 raise RefusedError("undecodable", "damaged TIFF")
         except (RefusedError, MemoryError):
@@ -71,7 +93,7 @@ def _read_file(path: Path) -> Image:
             raise RefusedError("too_large") from error
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ...
             raise RefusedError(*_why_not_loaded(error, is_short=needed > size)) from error
-    if found.pixels.min() == found.pixels.max():
+    if not constant and is_constant(found.pixels):
         raise RefusedError("constant")
     found.decoder = f"pillow {PIL.__version__}"
     return found
@@ -91,16 +113,26 @@ def _strict_pillow() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES, Pillow.MAX_IMAGE_PIXELS = kept
 
 
-def _load(image: PillowImage, head: bytes) -> Image:
+def _load(image: PillowImage, head: bytes, channels: str) -> Image:
     from PIL import ImageOps
 
     _check_size(image)
     depth, signed = _depth(image, head)
+    if channels == "rgb" and depth > 8:
+        raise RefusedError("unsupported_type", f"grey of {depth} bits in a set of colour images")
     inverted = image.format == "TIFF" and tiff.shows_white_as_zero(image)
     syntax = "JPEG" if image.format == "MPO" else image.format or ""
     image.load()
     # Pillow turns TIFF by its Orientation while loading and drops the tag, so that nothing is turned twice.
-    pixels = _grey(ImageOps.exif_transpose(image), depth, signed)
+    ImageOps.exif_transpose(image, in_place=True)
+    if channels == "rgb":
+        pixels = colour_values(image)
+    elif image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        pixels = grey_values(image, signed)
+    else:
+        pixels = colour_values(image)
+        image.close()  # frees the largest block of memory before the next one is taken
+        pixels = grey_of(pixels)
     lowest = -(1 << depth - 1) if signed else 0
     full_range = (float(lowest), float(lowest + (1 << depth) - 1))
     return Image(pixels=pixels, full_range=full_range, inverted=inverted, syntax=syntax)
@@ -116,13 +148,32 @@ def _why_not_loaded(error: Exception, is_short: bool) -> tuple[str, str]:
 def _check_size(image: PillowImage) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise RefusedError("too_large", f"{image.height} rows, {image.width} columns")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if image.format == "TIFF":
+        tiff.check_tiles(image)
+    elif (frames := getattr(image, "n_frames", 1)) > 1:
         raise RefusedError("multi_frame", f"{frames} pages")
+    if len(image.info.get("exif", b"")) > MAX_EXIF:
+        raise RefusedError("too_large", f"{len(image.info['exif'])} bytes of Exif")
+    if image.format in ("JPEG", "MPO"):
+        _check_jpeg(image)
+
+
+def _check_jpeg(image: PillowImage) -> None:
+    """Start-of-scan markers cannot occur inside compressed data, where 255 is followed by 0 (ITU-T T.81, B.1.1.5)."""
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        raise RefusedError("unsupported_type", "CMYK without Adobe's marker: unknown whether 0 or 255 is full ink")
+    position, scans, last = image.fp.tell(), 0, b""
+    image.fp.seek(0)
+    while block := image.fp.read(2**20):
+        scans += (last + block).count(b"\xff\xda")
+        last = block[-1:]
+    image.fp.seek(position)
+    if scans > MAX_SCANS:
+        raise RefusedError("too_large", f"{scans} scans")
 
 
 def _depth(image: PillowImage, head: bytes) -> tuple[int, bool]:
-    """Bits of the grey values that Pillow will give, and whether they are signed.
+    """Bits of the values that Pillow will give, and whether they are signed.
 
     Raises:
         RefusedError: "unsupported_type": Pillow would drop the low bits of the file, or wrap the high ones.
@@ -139,42 +190,8 @@ def _depth(image: PillowImage, head: bytes) -> tuple[int, bool]:
         if signed:
             raise RefusedError("unsupported_type", f"signed, {declared} bits")
         return 8, False
-    if declared > 16 or not image.mode.startswith("I"):
-        raise RefusedError("unsupported_type", f"{declared} bits a sample, mode {image.mode}")
+    if not image.mode.startswith("I"):
+        raise RefusedError("unsupported_type", f"colour or alpha of {declared} bits a sample")
+    if declared > 16:
+        raise RefusedError("unsupported_type", f"grey of {declared} bits")
     return declared, signed
-
-
-def _grey(image: PillowImage, depth: int, signed: bool) -> np.ndarray:
-    """Grey values (H, W): uint8, uint16 or int16."""
-    import numpy as np
-
-    if image.mode == "F":
-        finite = bool(np.isfinite(np.asarray(image)).all())
-        raise RefusedError("unsupported_type" if finite else "non_finite", "floating-point pixels")
-    if image.mode in ("1", "L"):
-        _check_key_colour(image)
-        return np.array(image.convert("L"))
-    if image.mode.startswith("I"):
-        _check_key_colour(image)
-        return np.array(image).astype(np.int16 if signed else np.uint16)
-    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getextrema()[3] != (255, 255):
-            raise RefusedError("alpha")
-    image = image.convert("RGB")
-    red, green, blue = (np.asarray(channel) for channel in image.split())
-    highest, lowest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
-    difference = float((highest - lowest).mean())
-    if difference > GREY_TOLERANCE:
-        raise RefusedError("colour", f"channels differ by {difference:.1f} levels on average")
-    # Luminance of ITU-R BT.601, which leaves equal channels exactly as they are.
-    return np.array(image.convert("L"))
-
-
-def _check_key_colour(image: PillowImage) -> None:
-    """PNG may declare one grey value transparent (tRNS, PNG section 11.3.2.1)."""
-    import numpy as np
-
-    key = image.info.get("transparency")
-    if key is not None and bool((np.asarray(image.convert("L") if image.mode == "1" else image) == key).any()):
-        raise RefusedError("alpha", "a grey value is declared transparent")

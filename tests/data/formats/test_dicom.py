@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import datetime
+import tarfile
+import zipfile
 
 import gdcm
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+)
 
 from medssl.data.formats import READERS, Image, Item, Reject
 from medssl.data.formats.dicom_header import age_of, date_of
 from medssl.data.formats.dicom_terms import vendor_of
+from medssl.data.formats.options import ReadOptions
 from medssl.errors import CardError
 
 RAMP = np.arange(12, dtype=np.uint16).reshape(3, 4) * 100
 
 
-def read(root, name="image.dcm", tags=()) -> Image | Reject:
-    (found,) = READERS["dicom"].read(root, Item(name), tags)
+def read(root, name="image.dcm", tags=(), **options) -> Image | Reject:
+    (found,) = READERS["dicom"].read(root, Item(name), tags, ReadOptions(**options))
     return found
 
 
@@ -136,20 +146,6 @@ def test_the_first_window_and_its_function(write_dicom, elements, window, functi
     assert (image.window, image.window_function) == (window, function)
 
 
-def _lut() -> Dataset:
-    item = Dataset()
-    item.add_new("LUTDescriptor", "US", [2, 0, 16])
-    item.add_new("LUTData", "US", [0, 1])
-    return item
-
-
-def test_look_up_tables_are_refused_by_name_unless_a_window_stands_beside_them(write_dicom):
-    assert read(write_dicom(RAMP, ModalityLUTSequence=[_lut()])).reason == "modality_lut"
-    assert read(write_dicom(RAMP, VOILUTSequence=[_lut()])).reason == "voi_lut"
-    image = read(write_dicom(RAMP, VOILUTSequence=[_lut()], WindowCenter="5", WindowWidth="10"))
-    assert image.window == (5.0, 10.0)
-
-
 @pytest.mark.parametrize(
     ("photometric", "shape", "inverted"),
     [
@@ -204,16 +200,21 @@ def test_padding_alone_is_constant(write_dicom):
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}, "colour"),
-        ({"PhotometricInterpretation": "YBR_FULL"}, "colour"),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, "colour"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}, "unsupported_type"),
+        ({"SamplesPerPixel": 2}, "bad_header"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, "bad_header"),
+        ({"PhotometricInterpretation": "CMYK", "SamplesPerPixel": 4}, "unsupported_type"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "bad_header"),
         ({"PhotometricInterpretation": None}, "bad_header"),
-        ({"NumberOfFrames": "2"}, "multi_frame"),
-        ({"NumberOfFrames": "1", "SharedFunctionalGroupsSequence": [Dataset()]}, "multi_frame"),
+        ({"NumberOfFrames": "0"}, "bad_header"),
+        ({"NumberOfFrames": "2000000"}, "too_large"),
+        ({"PresentationLUTSequence": [Dataset()]}, "presentation_lut"),
+        ({"Rows": 60000, "Columns": 60000}, "too_large"),
         ({"Modality": "SEG"}, "no_pixels"),
         ({"Modality": "RTDOSE"}, "no_pixels"),
         ({"PixelData": None}, "truncated"),
-        ({"PixelData": None, "FloatPixelData": b"\0" * 48}, "unsupported_type"),
+        ({"PixelData": None, "FloatPixelData": b"\0" * 48}, "constant"),
+        ({"PixelData": None, "FloatPixelData": b"\0" * 40}, "truncated"),
         ({"PixelData": RAMP.tobytes()[:-2]}, "truncated"),
         ({"PixelData": RAMP.tobytes() * 2}, "bad_header"),
         ({"PixelData": b""}, "truncated"),
@@ -226,7 +227,7 @@ def test_padding_alone_is_constant(write_dicom):
         ({"BitsStored": None}, "bad_header"),
         ({"PixelRepresentation": None}, "bad_header"),
         ({"PixelRepresentation": 2}, "bad_header"),
-        ({"BitsAllocated": 1, "BitsStored": 1}, "unsupported_type"),
+        ({"BitsAllocated": 24, "BitsStored": 24}, "unsupported_type"),
         ({"BitsAllocated": 64}, "unsupported_type"),
     ],
 )
@@ -265,6 +266,9 @@ def test_header(write_dicom):
         Manufacturer="GE Healthcare",
         PixelSpacing=["0.5", "0.25"],
         ImagePositionPatient=["1", "-2", "3.5"],
+        ImageOrientationPatient=["1", "0", "0", "0", "0.6", "-0.8"],
+        SpacingBetweenSlices="2.5",
+        SliceThickness="3",
         StudyDate="20200229",
         PatientAge="034Y",
         PatientSex="F",
@@ -278,6 +282,9 @@ def test_header(write_dicom):
     assert (header.modality, header.view, header.laterality, header.vendor) == ("CR", "PA", "R", "ge")
     assert (header.spacing, header.spacing_kind) == ((0.5, 0.25), "pixel")
     assert header.position == (1.0, -2.0, 3.5)
+    assert header.orientation == (1.0, 0.0, 0.0, 0.0, 0.6, -0.8)
+    assert header.spacing_slice == 2.5
+    assert header.flags == ("burned_in",)
     assert header.study_date == datetime.date(2020, 2, 29)
     assert (header.age_years, header.sex, header.burned_in, header.frame) == (34, "F", True, 0)
     assert header.tags == {"BodyPartExamined": "CHEST", "ImageType": "ORIGINAL\\PRIMARY", "Rows": "3"}
@@ -368,3 +375,109 @@ def test_dicomdir_is_passed_over(write_dicom):
     root = write_dicom(RAMP, name="DICOMDIR")
     write_dicom(RAMP, name="IM1")
     assert READERS["dicom"].find(root) == [Item("IM1")]
+
+
+@pytest.mark.parametrize(
+    ("elements", "flags"),
+    [
+        ({}, ()),
+        ({"BurnedInAnnotation": "NO"}, ()),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, ("secondary_capture",)),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7.4"}, ("secondary_capture",)),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.77.1.4"}, ()),
+        ({"Modality": "OT", "ConversionType": "DF"}, ("secondary_capture",)),
+        ({"Modality": "OT"}, ()),
+        ({"Modality": "US", "BurnedInAnnotation": "YES"}, ("burned_in", "ultrasound")),
+        ({"Modality": "IVUS"}, ("ultrasound",)),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.3.1"}, ("ultrasound",)),
+    ],
+)
+def test_flags_of_what_may_show_text(write_dicom, elements, flags):
+    assert read(write_dicom(RAMP, **elements)).header.flags == flags
+
+
+def test_members_of_archives_are_read(write_dicom):
+    root = write_dicom(RAMP)
+    with zipfile.ZipFile(root / "exam.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(root / "image.dcm", "IM1")
+    with tarfile.open(root / "exam.tar", "w") as archive:
+        archive.add(root / "image.dcm", "IM1")
+    items = READERS["dicom"].find(root)
+    assert [item.path for item in items] == ["exam.tar!/IM1", "exam.zip!/IM1", "image.dcm"]
+    for item in items:
+        assert np.array_equal(read(root, item.path).pixels, RAMP)
+
+
+@pytest.mark.parametrize(("stored", "high_bit"), [(1, 0)])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_one_bit_a_pixel(write_dicom, stored, high_bit, syntax):
+    """Frames of 15 pixels follow each other without padding: the second begins in the middle of a byte."""
+    frames = np.random.default_rng(0).integers(0, 2, (4, 3, 5)).astype(np.uint8)
+    packed = np.packbits(frames.ravel(), bitorder="little").tobytes()
+    if syntax == ExplicitVRBigEndian:
+        packed = np.frombuffer(packed, "<u2").byteswap().tobytes()
+    root = write_dicom(
+        frames, syntax=syntax, NumberOfFrames="4", BitsAllocated=1, BitsStored=stored, HighBit=high_bit, PixelData=packed
+    )
+    content = (root / "image.dcm").read_bytes()
+    (root / "image.dcm").write_bytes(content.replace(b"\x7f\xe0\x00\x10OB", b"\x7f\xe0\x00\x10OW"))
+    images = list(READERS["dicom"].read(root, Item("image.dcm")))
+    assert all(np.array_equal(image.pixels, frame) for image, frame in zip(images, frames, strict=True))
+    assert {image.full_range for image in images} == {(0.0, 1.0)}
+
+
+def test_odd_frames_of_bytes_in_big_endian_words(write_dicom):
+    frames = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    swapped = np.frombuffer(frames.tobytes(), "<u2").byteswap().tobytes()
+    root = write_dicom(frames, syntax=ExplicitVRBigEndian, NumberOfFrames="2", PixelData=swapped)
+    content = (root / "image.dcm").read_bytes()
+    (root / "image.dcm").write_bytes(content.replace(b"\x7f\xe0\x00\x10OB", b"\x7f\xe0\x00\x10OW"))
+    images = list(READERS["dicom"].read(root, Item("image.dcm")))
+    assert [image.pixels.tolist() for image in images] == frames.tolist()
+
+
+@pytest.mark.parametrize(("keyword", "kind"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+def test_floating_point_pixels_keep_their_values(write_dicom, keyword, kind):
+    values = np.array([[0.25, -3.5, 7.0], [1.5, 2.125, -9999.0]], kind)
+    elements = {keyword: values.tobytes(), keyword.replace("Data", "PaddingValue"): -9999.0}
+    image = read(write_dicom(values, PixelData=None, BitsAllocated=8 * values.itemsize, RescaleSlope="2", **elements))
+    assert image.pixels.dtype == np.uint16
+    units = image.slope * image.pixels.astype(float) + image.intercept
+    expected = np.where(values == -9999, -3.5, values) * 2
+    assert np.abs(units - expected).max() <= 21 / 65535
+    assert image.full_range == pytest.approx((-7.0, 14.0))
+    assert image.padding == pytest.approx(1 / 6)
+
+
+def test_floating_point_pixels_that_are_no_numbers(write_dicom):
+    values = np.array([[0.25, np.nan], [np.inf, 1.0]], "<f4")
+    found = read(write_dicom(values, PixelData=None, FloatPixelData=values.tobytes(), BitsAllocated=32))
+    assert found.reason == "non_finite"
+
+
+def test_whole_numbers_in_floating_point_are_exact(write_dicom):
+    values = np.array([[-1000.0, 3000.0], [0.0, 17.0]], "<f4")
+    image = read(write_dicom(values, PixelData=None, FloatPixelData=values.tobytes(), BitsAllocated=32))
+    assert np.array_equal(image.pixels * image.slope + image.intercept, values)
+    assert image.full_range == (-1000.0, 3000.0)
+
+
+def test_the_share_of_padding_is_told(write_dicom):
+    pixels = RAMP.copy()
+    pixels[0] = 5000
+    assert read(write_dicom(pixels, PixelPaddingValue=5000)).padding == pytest.approx(1 / 3)
+    assert read(write_dicom(RAMP)).padding == 0.0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_high_throughput_jpeg_2000(write_dicom, dtype):
+    imagecodecs = pytest.importorskip("imagecodecs", reason="there is no other encoder of HTJ2K among Python packages")
+    rng = np.random.default_rng(0)
+    pixels = (np.add.outer(np.arange(64), np.arange(48)) + rng.integers(0, 9, (64, 48))) * np.iinfo(dtype).max // 120
+    pixels = pixels.astype(dtype)
+    stream = imagecodecs.htj2k_encode(pixels, reversible=True)
+    folder = write_dicom(pixels, syntax=HTJ2KLossless, PixelData=encapsulate([stream]))
+    (found,) = READERS["dicom"].read(folder, Item("image.dcm"))
+    assert isinstance(found, Image), found
+    assert np.array_equal(found.pixels, pixels)
+    assert found.syntax.startswith("High-Throughput JPEG 2000")

@@ -76,13 +76,13 @@ def test_an_unforeseen_exception_is_told_by_its_class_alone(tmp_path, monkeypatc
         raise ZeroDivisionError("Doe^Jane")
 
     monkeypatch.setattr(f"medssl.data.formats.{module}", fail)
-    assert READERS[name].read(tmp_path, item) == [Reject(item, "unreadable", "ZeroDivisionError")]
+    assert list(READERS[name].read(tmp_path, item)) == [Reject(item, "unreadable", "ZeroDivisionError")]
 
     def exhaust(*_):
         raise MemoryError("Doe^Jane")
 
     monkeypatch.setattr(f"medssl.data.formats.{module}", exhaust)
-    assert READERS[name].read(tmp_path, item)[0].reason == "too_large"
+    assert next(iter(READERS[name].read(tmp_path, item))).reason == "too_large"
 
 
 def test_a_closed_stderr_is_no_obstacle(shared_data, monkeypatch):

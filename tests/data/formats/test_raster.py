@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -10,7 +15,8 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageFile, PngImagePlugin
 
-from medssl.data.formats import READERS, Image, Item, Reject
+from medssl.data.formats import READERS, Image, Item, Reject, raster, raster_pixels
+from medssl.data.formats.options import ReadOptions
 
 READER = READERS["raster"]
 GREY = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
@@ -291,4 +297,263 @@ def test_real_stained_tissue_is_colour(shared_data):
     root = shared_data / "breakhis_tiles"
     items = READER.find(root)
     assert len(items) == 78
-    assert {READER.read(root, item)[0].reason for item in items[::10]} == {"colour"}
+    assert {found.reason for item in items[::10] for found in READER.read(root, item)} == {"colour"}
+
+
+# Colour
+
+COLOURS = np.stack([GREY, 255 - GREY, np.roll(GREY, 3)], axis=-1)
+RGB = ReadOptions(channels="rgb")
+
+
+def read_rgb(tmp_path, name="image.png") -> Image | Reject:
+    (found,) = READER.read(tmp_path, Item(name), (), RGB)
+    return found
+
+
+@pytest.mark.parametrize(("name", "options"), [("image.png", {}), ("image.tif", {}), ("image.tif", {"compression": "tiff_lzw"})])
+def test_colour_is_exact(tmp_path, name, options):
+    Pillow.fromarray(COLOURS).save(tmp_path / name, **options)
+    image = read_rgb(tmp_path, name)
+    assert np.array_equal(image.pixels, COLOURS)
+    assert (image.pixels.dtype, image.full_range, image.inverted) == (np.uint8, (0.0, 255.0), False)
+
+
+def test_grey_among_colour_images_has_equal_channels(tmp_path):
+    for mode in ("L", "P", "LA", "RGBA", "1"):
+        Pillow.fromarray(GREY).convert(mode).save(tmp_path / "image.png")
+        expected = np.asarray(Pillow.fromarray(GREY).convert("1").convert("L")) if mode == "1" else GREY
+        assert np.array_equal(read_rgb(tmp_path).pixels, np.stack([expected] * 3, axis=-1)), mode
+
+
+def test_deep_grey_among_colour_images_is_refused(tmp_path):
+    Pillow.fromarray(DEEP).save(tmp_path / "image.png")
+    found = read_rgb(tmp_path)
+    assert (found.reason, found.detail) == ("unsupported_type", "grey of 16 bits in a set of colour images")
+
+
+def test_colour_with_transparent_pixels_is_refused_and_opaque_is_not(tmp_path):
+    for value, expected in ((255, None), (254, "alpha")):
+        alpha = np.full(GREY.shape, 255, np.uint8)
+        alpha[2, 3] = value
+        Pillow.fromarray(np.dstack([COLOURS, alpha])).save(tmp_path / "image.png")
+        found = read_rgb(tmp_path)
+        assert getattr(found, "reason", None) == expected
+        if expected is None:
+            assert np.array_equal(found.pixels, COLOURS)
+    Pillow.fromarray(COLOURS).save(tmp_path / "image.png", transparency=tuple(map(int, COLOURS[1, 1])))
+    assert read_rgb(tmp_path).reason == "alpha"
+    Pillow.fromarray(COLOURS).save(tmp_path / "image.png", transparency=(1, 2, 3))
+    assert np.array_equal(read_rgb(tmp_path).pixels, COLOURS)
+
+
+def test_one_colour_is_constant_and_two_are_not(tmp_path):
+    flat = np.full((4, 6, 3), (10, 200, 30), np.uint8)
+    Pillow.fromarray(flat).save(tmp_path / "image.png")
+    assert read_rgb(tmp_path).reason == "constant"
+    flat[0, 0, 2] += 1
+    Pillow.fromarray(flat).save(tmp_path / "image.png")
+    assert np.array_equal(read_rgb(tmp_path).pixels, flat)
+
+
+def test_adobes_inverted_cmyk(tmp_path):
+    """Photoshop stores 255 for no ink. Pillow writes the same, with the marker that says so."""
+    inks = np.zeros((64, 64, 4), np.uint8)
+    inks[:32, :, 0], inks[32:, :, 1] = 255, 255
+    cmyk = Pillow.merge("CMYK", [Pillow.fromarray(np.ascontiguousarray(inks[..., k])) for k in range(4)])
+    cmyk.save(tmp_path / "image.jpg", quality=100)
+    cmyk.save(tmp_path / "image.tif")
+    for name in ("image.jpg", "image.tif"):
+        pixels = read_rgb(tmp_path, name).pixels.astype(int)
+        assert np.abs(pixels[8] - (0, 255, 255)).max() <= 8, name
+        assert np.abs(pixels[56] - (255, 0, 255)).max() <= 8, name
+    content = (tmp_path / "image.jpg").read_bytes()
+    place = content.index(b"\xff\xee\x00\x0eAdobe")
+    assert content[place + 15] == 0  # CMYK, not YCCK
+    (tmp_path / "image.jpg").write_bytes(content[:place] + content[place + 16 :])
+    found = read_rgb(tmp_path, "image.jpg")
+    assert (found.reason, found.detail[:18]) == ("unsupported_type", "CMYK without Adobe")
+
+
+def test_ycck(tmp_path):
+    """The components of a CMYK file called YCCK: the first three are turned from YCbCr to RGB, the ink that they then name."""
+    inks = [Pillow.new("L", (64, 64), value) for value in (0, 0, 0, 0)]
+    inks[0].paste(60, (0, 0, 32, 64))
+    Pillow.merge("CMYK", inks).save(tmp_path / "image.jpg", quality=100)
+    content = bytearray((tmp_path / "image.jpg").read_bytes())
+    place = content.index(b"\xff\xee\x00\x0eAdobe")
+    content[place + 15] = 2
+    (tmp_path / "image.jpg").write_bytes(content)
+    pixels = read_rgb(tmp_path, "image.jpg").pixels[32, [16, 48]].astype(float)
+    # Stored: Y is 255 - cyan, Cb and Cr are 255. Adobe's ink is the RGB of that (JFIF), and what is shown is 255 - ink.
+    for shown, luma in zip(pixels, (195, 255), strict=True):
+        expected = 255 - np.clip([luma + 1.402 * 127, luma - 0.344 * 127 - 0.714 * 127, luma + 1.772 * 127], 0, 255)
+        assert np.abs(shown - expected).max() <= 6
+
+
+def test_lab_tiff(tmp_path):
+    """L* of 0 to 100 over 0 to 255, a* and b* signed: neutral greys come out neutral, +a* is red, +b* is yellow."""
+    lab = np.zeros((30, 20, 3), np.uint8)
+    lab[..., 0] = np.linspace(40, 230, 30).astype(np.uint8)[:, None]
+    for part, (a, b) in enumerate(((0, 0), (50, 0), (0, 50), (256 - 50, 0))):
+        lab[:, part * 5 : part * 5 + 5, 1:] = a, b
+    (tmp_path / "image.tif").write_bytes(_tiff_of_samples(lab, photometric=8))
+    pixels = read_rgb(tmp_path, "image.tif").pixels.astype(int)
+    neutral = pixels[:, 2]
+    assert (np.ptp(neutral, axis=1) <= 3).all()
+    assert (np.diff(neutral[:, 0]) > 0).all()
+    red, yellow, green = pixels[15, 7], pixels[15, 12], pixels[15, 17]
+    assert red[0] > red[1] + 40
+    assert yellow[2] < yellow[0] - 40
+    assert green[0] < green[1] - 40
+
+
+def _tiff_of_samples(pixels: np.ndarray, photometric: int) -> bytes:
+    rows, columns, samples = pixels.shape
+    data = pixels.tobytes()
+    entries = [(256, columns), (257, rows), (258, 8 + len(data)), (259, 1), (262, photometric), (273, 8), (277, samples)]
+    entries += [(278, rows), (279, len(data)), (284, 1)]
+    directory = struct.pack("<H", len(entries))
+    for tag, value in entries:
+        directory += struct.pack("<HHII", tag, *((3, 3) if tag == 258 else (4, 1)), value)
+    return b"II*\0" + struct.pack("<I", 8 + len(data) + 6) + data + struct.pack("<3H", 8, 8, 8) + directory + b"\0" * 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_colour_is_turned_too(tmp_path, orientation):
+    exif = Pillow.Exif()
+    exif[ORIENTATION] = orientation
+    for name in ("image.png", "image.tif"):
+        Pillow.fromarray(COLOURS).save(tmp_path / name, exif=exif)
+        turns = {
+            2: np.fliplr,
+            3: lambda p: np.rot90(p, 2),
+            4: np.flipud,
+            5: lambda p: p.transpose(1, 0, 2),
+            6: lambda p: np.rot90(p, -1),
+        }
+        turns |= {1: lambda p: p, 7: lambda p: np.rot90(p.transpose(1, 0, 2), 2), 8: np.rot90}
+        assert np.array_equal(read_rgb(tmp_path, name).pixels, turns[orientation](COLOURS)), name
+
+
+def test_grey_of_is_pillows_luminance():
+    near = np.random.default_rng(0).integers(0, 256, (300, 200, 1)) + np.random.default_rng(1).integers(-1, 2, (300, 200, 3))
+    near = np.clip(near, 0, 255).astype(np.uint8)
+    assert np.array_equal(raster_pixels.grey_of(near), np.asarray(Pillow.fromarray(near).convert("L")))
+
+
+def test_members_of_archives(tmp_path):
+    buffers = {}
+    for name, pixels, form in (("a/grey.png", GREY, "PNG"), ("deep.tif", DEEP, "TIFF"), ("scan", GREY, "TIFF")):
+        buffer = io.BytesIO()
+        Pillow.fromarray(pixels).save(buffer, form, **({"compression": "tiff_lzw"} if form == "TIFF" else {}))
+        buffers[name] = buffer.getvalue()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in buffers.items():
+            archive.writestr(name, content)
+        archive.writestr("labels.csv", "file,label")
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        for name, content in buffers.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    items = READER.find(tmp_path)
+    assert [item.path for item in items] == [f"set.{kind}!/{name}" for kind in ("tar", "zip") for name in sorted(buffers)]
+    for item in items:
+        (image,) = READER.read(tmp_path, item)
+        assert np.array_equal(image.pixels, DEEP if "deep" in item.path else GREY)
+
+
+# Cost
+
+
+def _jpeg_of_scans(scans: int) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(COLOURS).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    place = content.index(b"\xff\xda", content.rindex(b"\xff\xc4"))
+    return content[:place] + content[place:-2] * scans + content[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(_jpeg_of_scans(raster.MAX_SCANS + 1))
+    assert read(tmp_path, "x.jpg").reason == "too_large"
+
+
+def _directory(entries: list[tuple[int, int, int, int]], following: int = 0) -> bytes:
+    body = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + struct.pack("<I", following)
+
+
+@pytest.mark.parametrize("tags", [range(40000, 60000), [34665]])
+def test_a_directory_whose_entries_share_their_bytes_is_refused(tmp_path, tags):
+    padding = bytes(2**20)
+    head = _directory([(tag, 7, 2**20, 300000) if tag != 34665 else (tag, 4, 1, 100) for tag in tags])
+    if len(tags) == 1:
+        head = head.ljust(100, b"\0") + _directory([(tag, 4, 2**18, 300000) for tag in range(40000, 40100)])[8:]
+    (tmp_path / "x.tif").write_bytes(head + padding + padding)
+    found = read(tmp_path, "x.tif")
+    assert (found.reason, found.detail[:16]) == ("too_large", "a TIFF directory")
+
+
+def test_pages_in_a_ring_are_refused_at_once(tmp_path):
+    (tmp_path / "x.tif").write_bytes(_directory([(256, 4, 1, 10)], following=8))
+    assert read(tmp_path, "x.tif").reason == "multi_frame"
+
+
+def test_exif_beyond_its_limit_is_refused(tmp_path):
+    exif = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 40000, 7, 2**17, 30) + bytes(2**17 + 30)
+    Pillow.fromarray(GREY).save(tmp_path / "image.png", exif=exif)
+    assert read(tmp_path).reason == "too_large"
+
+
+def test_a_tile_larger_than_any_image_is_refused(tmp_path):
+    entries = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (259, 3, 1, 5), (262, 3, 1, 1), (277, 3, 1, 1)]
+    entries += [(322, 4, 1, 2**16), (323, 4, 1, 2**16), (324, 4, 1, 8), (325, 4, 1, 100)]
+    (tmp_path / "x.tif").write_bytes(_directory(entries) + bytes(200))
+    assert read(tmp_path, "x.tif").reason == "too_large"
+
+
+def test_a_file_beyond_its_limit_is_refused(tmp_path):
+    Pillow.fromarray(GREY).save(tmp_path / "image.png")
+    with (tmp_path / "image.png").open("r+b") as file:
+        file.truncate(raster.MAX_BYTES + 1)  # sparse
+    assert read(tmp_path).reason == "too_large"
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "tif"])
+def test_the_largest_image_costs_less_than_a_gigabyte(tmp_path, form):
+    """Files of a few megabytes at the limit of pixels, in the way of each format that takes most."""
+    line = (np.arange(8192) // 32).astype(np.uint8)
+    grey = Pillow.fromarray(np.broadcast_to(line, (8192, 8192)).copy())
+    name = f"image.{form}"
+    if form == "png":
+        Pillow.merge("RGBA", (grey, grey, grey, Pillow.new("L", grey.size, 255))).save(tmp_path / name, compress_level=1)
+    elif form == "jpg":
+        Pillow.merge("CMYK", (grey,) * 4).save(tmp_path / name, progressive=True)
+    else:
+        exif = Pillow.Exif()
+        exif[ORIENTATION] = 6
+        Pillow.merge("RGB", (grey,) * 3).save(tmp_path / name, compression="tiff_lzw", exif=exif)
+    script = r"""
+import re, sys
+from pathlib import Path
+from medssl.data.formats import READERS, Item
+(found,) = READERS["raster"].read(Path(sys.argv[1]), Item(sys.argv[2]))
+assert found.pixels.shape == (8192, 8192), found
+# Not getrusage, whose figure a process takes over from the one that started it.
+print(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), name], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2**20  # KiB
+
+
+def test_real_stained_tissue_in_colour(shared_data):
+    root = shared_data / "breakhis_tiles"
+    for item in READER.find(root)[::20]:
+        (image,) = READER.read(root, item, (), RGB)
+        with Pillow.open(root / item.path) as file:
+            assert np.array_equal(image.pixels, np.asarray(file.convert("RGB")))
