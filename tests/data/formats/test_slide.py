@@ -85,7 +85,7 @@ def test_blocks_are_the_tiles_of_the_whole(tmp_path, monkeypatch):
     options = _options(tile=50)
     whole = [image.header.frame for image in _read(tmp_path, options)]
     monkeypatch.setattr(slide, "BLOCK", 7)
-    slide._session.cache_clear()
+    slide._opened.cache_clear()
     passes = []
     shares = slide_grid.tissue_shares
     monkeypatch.setattr(slide_grid, "tissue_shares", lambda *arguments: passes.append(1) or shares(*arguments))
@@ -365,7 +365,7 @@ def test_frames_are_decoded_once(tmp_path, monkeypatch):
     decoded = []
     frame = slide_dicom.DicomFile.frame
     monkeypatch.setattr(slide_dicom.DicomFile, "frame", lambda self, index: decoded.append(index) or frame(self, index))
-    slide._session.cache_clear()
+    slide._opened.cache_clear()
     assert len(_read(tmp_path, _options(tile=32))) == 10 * 14
     assert sorted(decoded) == list(range(20))
 
