@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydicom.datadict import keyword_for_tag
 
@@ -87,22 +87,41 @@ def frame_header_of(dataset: Dataset, whole: Header, frame: int) -> Header:
     if not any(keyword in dataset for keyword in KEYWORDS[:3]):
         return replace(whole, frame=frame, flags=whole.flags, tags=dict(whole.tags))
     view = FrameElements(dataset, frame)
-    spacing, kind = spacing_of(view)
-    position = numbers(view, "ImagePositionPatient", 3)
-    orientation = numbers(view, "ImageOrientationPatient", 6)
-    if position is None and orientation is None:
-        position, orientation = _nuclear_geometry(dataset, frame)
-    between = numbers(view, "SpacingBetweenSlices", 1)
     return replace(
         whole,
         frame=frame,
-        spacing=spacing,
-        spacing_kind=kind,
-        position=tuple(position) if position else None,
-        orientation=tuple(orientation) if orientation else None,
-        spacing_slice=abs(between[0]) or None if between else None,
+        **geometry_of(dataset, frame)._asdict(),
         laterality=whole.laterality or term(view, "FrameLaterality", "LRBU"),
         tags={**whole.tags, **{keyword: value for keyword in whole.tags if (value := text(view, keyword)) is not None}},
+    )
+
+
+class Geometry(NamedTuple):
+    """Where a frame lies; see the attributes of `Header`."""
+
+    spacing: tuple[float, float] | None
+    spacing_kind: str | None
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing_slice: float | None
+
+
+def geometry_of(dataset: Dataset, frame: int) -> Geometry:
+    """The geometry of one frame, of its functional groups where the file has some."""
+    several = any(keyword in dataset for keyword in KEYWORDS[:3])
+    view = FrameElements(dataset, frame) if several else dataset
+    spacing, kind = spacing_of(view)
+    position = numbers(view, "ImagePositionPatient", 3)
+    orientation = numbers(view, "ImageOrientationPatient", 6)
+    if several and position is None and orientation is None:
+        position, orientation = _nuclear_geometry(dataset, frame)
+    between = numbers(view, "SpacingBetweenSlices", 1)
+    return Geometry(
+        spacing,
+        kind,
+        tuple(position) if position else None,
+        tuple(orientation) if orientation else None,
+        abs(between[0]) or None if between else None,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from medssl.data.formats.guard import read_guarded
-from medssl.data.formats.items import Header, Item, RefusedError, Reject
+from medssl.data.formats.items import Item, RefusedError, Reject
 from medssl.data.formats.options import ReadOptions
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ _GROUPS = {
 _FRAME_TYPES = ("MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence", "XRay3DFrameTypeSequence")
 _PER_FRAME, _SHARED = "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"
 KEYWORDS = (
-    *_GROUPS, "SOPClassUID", "InstanceNumber", "AcquisitionNumber", "ImageType", "Rows", "Columns", "EchoTime", "TriggerTime",
-    "TemporalPositionIdentifier", "PhotometricInterpretation",
+    *_GROUPS, _PER_FRAME, _SHARED, "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "Modality",
+    "InstanceNumber", "AcquisitionNumber", "ImageType", "Rows", "Columns", "NumberOfFrames", "EchoTime", "TriggerTime",
+    "TemporalPositionIdentifier", "PhotometricInterpretation", "PixelSpacing", "ImagerPixelSpacing", "SpacingBetweenSlices",
+    "ImagePositionPatient", "ImageOrientationPatient", "DetectorInformationSequence", "SliceVector",
 )  # fmt: skip
-"""What this module reads besides `dicom_file.HEADER_KEYWORDS`."""
+"""What this module reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,12 @@ def scan(root: Path, item: Item, options: ReadOptions = ReadOptions()) -> list[S
 
 
 def _scan_file(file: BinaryIO, item: Item) -> Iterator[SliceHeader]:
-    from medssl.data.formats.dicom_file import HEADER_KEYWORDS, DicomFile
+    from medssl.data.formats.dicom_file import DicomFile
     from medssl.data.formats.dicom_frames import MAX_HEADERS
     from medssl.data.formats.dicom_header import element, term, whole_number
     from medssl.data.formats.dicom_terms import OTHER_MODALITIES
 
-    source = DicomFile(file, keywords=(*HEADER_KEYWORDS, *KEYWORDS))
-    dataset = source.dataset
+    dataset = DicomFile(file, keywords=KEYWORDS).dataset
     other = term(dataset, "Modality", OTHER_MODALITIES)
     if other:
         raise RefusedError("no_pixels", other)
@@ -100,7 +101,7 @@ def _scan_file(file: BinaryIO, item: Item) -> Iterator[SliceHeader]:
         raise RefusedError("too_large", f"{frames} frames")
     say_where = groups is not None or "DetectorInformationSequence" in dataset
     for index in range(frames if say_where else 1):
-        yield _header(dataset, source.header(index), item.path)
+        yield _header(dataset, index, item.path)
 
 
 class _Frame:
@@ -113,6 +114,8 @@ class _Frame:
 
     def place(self, keyword: str, sequence: str | None = None) -> Dataset:
         """The data set that has the element, or the top one."""
+        if not self._groups:
+            return self._top
         sequence = sequence or _GROUPS.get(keyword)
         for group in self._groups:
             if sequence and sequence in group and group[sequence].value and keyword in group[sequence].value[0]:
@@ -129,22 +132,24 @@ class _Frame:
     def image_type(self) -> tuple[str, ...]:
         from medssl.data.formats.dicom_header import text
 
-        kinds = (text(self.place("FrameType", sequence), "FrameType") for sequence in _FRAME_TYPES)
+        sequences = _FRAME_TYPES if self._groups else ()
+        kinds = (text(self.place("FrameType", sequence), "FrameType") for sequence in sequences)
         kind = next((value for value in kinds if value is not None), None) or text(self._top, "ImageType") or ""
         return tuple(part.strip() for part in kind.upper().split("\\"))
 
 
-def _header(dataset: Dataset, header: Header, path: str) -> SliceHeader:
+def _header(dataset: Dataset, index: int, path: str) -> SliceHeader:
+    from medssl.data.formats.dicom_frames import geometry_of
     from medssl.data.formats.dicom_header import number, text, whole_number
 
-    frame = _Frame(dataset, header.frame)
+    frame, geometry = _Frame(dataset, index), geometry_of(dataset, index)
     instance_number = frame.text("InstanceNumber") or ""
     return SliceHeader(
         path=path,
-        frame=header.frame,
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        instance_uid=header.instance_uid,
+        frame=index,
+        study_uid=text(dataset, "StudyInstanceUID"),
+        series_uid=text(dataset, "SeriesInstanceUID"),
+        instance_uid=text(dataset, "SOPInstanceUID"),
         sop_class=text(dataset, "SOPClassUID"),
         image_type=frame.image_type(),
         instance_number=int(instance_number) if re.fullmatch(r"[+-]?[0-9]{1,12}", instance_number) else None,
@@ -156,9 +161,9 @@ def _header(dataset: Dataset, header: Header, path: str) -> SliceHeader:
         stack=frame.text("StackID"),
         rows=whole_number(dataset, "Rows"),
         columns=whole_number(dataset, "Columns"),
-        spacing=header.spacing,
-        position=header.position,
-        orientation=header.orientation,
+        spacing=geometry.spacing,
+        position=geometry.position,
+        orientation=geometry.orientation,
         slope=number(frame.place("RescaleSlope"), "RescaleSlope", 1.0),
         intercept=number(frame.place("RescaleIntercept"), "RescaleIntercept", 0.0),
         rescale_type=frame.text("RescaleType"),
