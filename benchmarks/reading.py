@@ -96,36 +96,64 @@ def to_store(folder: Path, files: int, workers: int) -> list[dict]:
     return rows
 
 
+VALUES = (
+    "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID", "ImageType", "InstanceNumber", "AcquisitionNumber",
+    "EchoTime", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", "PhotometricInterpretation", "Modality", "NumberOfFrames", "TriggerTime",
+    "TemporalPositionIdentifier", "SpacingBetweenSlices",
+)  # fmt: skip
+
+
 def headers(folder: Path, files: int) -> list[dict]:
-    """Header scan, one process."""
+    """Header scan, one process: elements found and kept, as pydicom does it; and all that grouping slices takes, converted."""
     import pydicom
 
     from medssl.data.formats import Item, ReadOptions
-    from medssl.data.formats.slice_headers import scan
+    from medssl.data.formats.dicom_parse import parse
+    from medssl.data.formats.slice_headers import KEYWORDS, scan
+
+    def elements(paths: list[Path]) -> None:
+        for path in paths:
+            with path.open("rb") as file:
+                parse(file, KEYWORDS)
+
+    def slices(paths: list[Path]) -> None:
+        for path in paths:
+            (found,) = scan(path.parent, Item(path.name), ReadOptions(units="volumes"))
+            assert found.rows == 512
+
+    def pydicom_elements(paths: list[Path]) -> None:
+        for path in paths:
+            pydicom.dcmread(path, stop_before_pixels=True)
+
+    def pydicom_values(paths: list[Path]) -> None:
+        for path in paths:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            for keyword in VALUES:
+                dataset.get(keyword)
 
     rows = []
     for name in ("uncompressed", "JPEG 2000"):
         paths = write_syntax(folder, name, files)
-        root, options = paths[0].parent, ReadOptions(units="volumes")
-
-        def ours(root=root, options=options, paths=paths) -> None:
-            for path in paths:
-                (found,) = scan(root, Item(path.name), options)
-                assert found.rows == 512
-
-        def loop(paths=paths) -> None:
-            for path in paths:
-                pydicom.dcmread(path, stop_before_pixels=True)
-
-        mine, other = best_of(5, ours), best_of(5, loop)
-        rows.append(
-            {
-                "syntax": name,
-                "medssl, files/s": round(files / mine),
-                "pydicom, files/s": round(files / other),
-                "medssl / pydicom": f"{other / mine:.2f}",
-            }
-        )
+        for what, ours, theirs in (
+            ("elements kept as they are", elements, pydicom_elements),
+            ("headers of slices, checked and converted", slices, pydicom_values),
+        ):
+            mine, other = float("inf"), float("inf")
+            for _ in range(7):  # in turn: what else the machine does meets both
+                mine, other = (
+                    min(mine, best_of(1, lambda f=ours, p=paths: f(p))),
+                    min(other, best_of(1, lambda f=theirs, p=paths: f(p))),
+                )
+            rows.append(
+                {
+                    "syntax": name,
+                    "what": what,
+                    "medssl, files/s": round(files / mine),
+                    "pydicom, files/s": round(files / other),
+                    "medssl / pydicom": f"{other / mine:.2f}",
+                }
+            )
     return rows
 
 

@@ -7,6 +7,7 @@ that has no `__main__` guard, or is itself a daemonic worker (as dask's are), ca
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import socket
 import subprocess
@@ -24,6 +25,9 @@ TIME_LIMIT = 120.0
 """Seconds that a child may be silent over one item: the largest volumes take a few, a hanging decoder for ever."""
 MOST_HELD = 2048
 """Results that may wait for those before them until no further chunk is begun."""
+# Images come and go by the megabyte: memory that glibc hands back to the system after each is faulted in again for the
+# next, which takes longer than to read it.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 START_LIMIT = 300.0  # a cold network disk takes its time over Python's imports
 
 
@@ -161,6 +165,7 @@ class Pool:
         process = subprocess.Popen(
             [sys.executable, "-m", "medssl.data.pool_child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
+            env=_MALLOC | os.environ,
             stdin=subprocess.DEVNULL,
         )
         theirs.close()

@@ -74,8 +74,11 @@ def decode_native(data: bytes, layout: Layout, syntax: uid.UID) -> np.ndarray:
     if layout.is_float:
         kind = np.dtype(f"{'>' if syntax == uid.ExplicitVRBigEndian else '<'}f{layout.allocated // 8}")
         return np.frombuffer(data, kind).astype(kind.newbyteorder("=")).reshape(layout.rows, layout.columns)
-    container = _container(io.BytesIO(data), layout, syntax, plugin="")
-    return unpack(container, layout) if layout.samples == 1 else rgb_of(container, layout.photometric)
+    if layout.samples == 1:
+        kind = np.dtype(f"{'>' if syntax == uid.ExplicitVRBigEndian else '<'}u{layout.allocated // 8}")
+        container = np.frombuffer(data, kind).reshape(layout.rows, layout.columns)
+        return unpack(container.astype(kind.newbyteorder("="), copy=False), layout)
+    return rgb_of(_container(io.BytesIO(data), layout, syntax, plugin=""), layout.photometric)
 
 
 def decode_bits(data: bytes, layout: Layout, first_bit: int) -> np.ndarray:
@@ -147,8 +150,13 @@ def unpack(container: np.ndarray, layout: Layout, stream: FrameHeader | None = N
     width, lowest_bit = (stream.precision, 0) if stream else (layout.stored, layout.high_bit + 1 - layout.stored)
     # Shifted to the top and back: overlays above Bits Stored fall off, and a signed right shift extends the sign.
     kind = np.dtype(f"{'i' if layout.signed else 'u'}{container.dtype.itemsize}")
-    values = container << (size - width - lowest_bit)
-    values = values.view(kind) >> (size - width)
+    if width == size:
+        values = container.view(kind)
+    elif not layout.signed and lowest_bit == 0:
+        values = container & container.dtype.type((1 << width) - 1)
+    else:
+        values = (container << (size - width - lowest_bit)).view(kind)
+        values >>= size - width
     if stream and width != layout.stored:
         lowest, highest = layout.value_range
         if values.min() < lowest or values.max() > highest:
@@ -243,7 +251,7 @@ def _container(source: io.BytesIO, layout: Layout, syntax: uid.UID, plugin: str)
 
 @functools.cache
 def version_of(plugin: str) -> str:
-    """Name and version of what decodes under the name of a plugin; "": pixels that are not compressed."""
+    """Name and version of what decodes under the name of a plugin; "": pixels that are not compressed, found by pydicom."""
     if plugin == "gdcm":
         return f"gdcm {gdcm.Version.GetVersion()}"
     if plugin == "pylibjpeg":

@@ -6,6 +6,7 @@ Libraries quote file names and values of headers in their warnings, log lines an
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -51,22 +52,31 @@ def captured_stderr() -> Iterator[list[str]]:
     Call it inside `quiet`, since the file descriptor is the process's own. Where stderr is closed nothing is captured.
     """
     lines: list[str] = []
-    with tempfile.TemporaryFile() as file:
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # a process may have no stderr
-            sys.stderr.flush()
-        try:
-            kept = os.dup(2)
-        except OSError:
-            yield lines
-            return
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lines
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a process may have no stderr
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield lines
+        return
+    file = _said()
+    os.dup2(file.fileno(), 2)
+    try:
+        yield lines
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        if file.seek(0, os.SEEK_END):
             file.seek(0)
             lines += file.read().decode(errors="replace").splitlines()
+            file.seek(0)
+            file.truncate()
+
+
+@functools.cache
+def _said() -> BinaryIO:
+    """One file for as long as the process lives: to make one for each image would cost more than many an image."""
+    return tempfile.TemporaryFile()
 
 
 def read_guarded(
