@@ -74,7 +74,7 @@ class DicomFile:
         Raises:
             RefusedError: "unsupported_syntax".
         """
-        return version_of("" if self.syntax in NATIVE else plugin_for(self.syntax))
+        return version_of("" if self.syntax in NATIVE else plugin_for(self.syntax), self.syntax)
 
     @property
     def is_little_endian(self) -> bool:

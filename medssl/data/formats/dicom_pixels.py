@@ -8,6 +8,7 @@ from importlib import metadata
 
 import gdcm
 import numpy as np
+import PIL
 import pydicom
 from pydicom import uid
 from pydicom.encaps import encapsulate
@@ -16,6 +17,7 @@ from pydicom.pixels import get_decoder
 from medssl.data.formats.codestream import JPEG_2000, FrameHeader, frame_header, has_end, is_sound, scans
 from medssl.data.formats.dicom_colour import rgb_of
 from medssl.data.formats.dicom_layout import Layout
+from medssl.data.formats.dicom_rle import decode_rle
 from medssl.data.formats.guard import captured_stderr
 from medssl.data.formats.items import MAX_PIXELS, RefusedError
 
@@ -26,7 +28,7 @@ gdcm.Trace.ErrorOff()
 
 # For each compressed syntax the plugins of pydicom that may decode it; the first that is installed does, always.
 _PLUGINS: dict[str, tuple[str, ...]] = {
-    uid.RLELossless: ("pydicom",),
+    uid.RLELossless: ("pydicom",),  # always there; see `dicom_rle`
     uid.JPEGBaseline8Bit: ("gdcm",),
     uid.JPEGExtended12Bit: ("gdcm",),
     uid.JPEGLossless: ("gdcm",),
@@ -58,8 +60,6 @@ NATIVE = (
 
 MAX_SCANS = 100
 """Most scans of a JPEG, each of which may touch every pixel at a cost of a few bytes; three components need three."""
-_RLE_HEADER = 64  # bytes, PS3.5 G.5
-_LONG_RLE = 2**22  # bytes; what is shorter cannot unpack to more than 256 MiB
 
 
 def decode_native(data: bytes, layout: Layout, syntax: uid.UID) -> np.ndarray:
@@ -99,10 +99,14 @@ def decode_compressed(frame: bytes, layout: Layout, syntax: uid.UID) -> np.ndarr
         raise RefusedError(
             "unsupported_type", f"{syntax_name(syntax)} of {'floating-point' if layout.is_float else '1-bit'} pixels"
         )
-    _check_cost(frame, layout, syntax)
+    _check_cost(layout)
     stream = None if syntax == uid.RLELossless else _check_stream(frame, layout, syntax)
-    with captured_stderr() as messages:
-        container = _container(io.BytesIO(encapsulate([frame], has_bot=False)), layout, syntax, plugin)
+    messages: list[str] = []
+    if syntax == uid.RLELossless:
+        container = decode_rle(frame, layout)
+    else:
+        with captured_stderr() as messages:
+            container = _container(io.BytesIO(encapsulate([frame], has_bot=False)), layout, syntax, plugin)
     # libjpeg inside GDCM fills what it cannot decode and says so on stderr alone. Surplus bytes before a marker are
     # harmless: some encoders pad there.
     if any("Corrupt JPEG data" in line and "extraneous bytes" not in line for line in messages):
@@ -170,24 +174,10 @@ def unpack(container: np.ndarray, layout: Layout, stream: FrameHeader | None = N
     return values.astype(np.int16) if kind == np.int8 else values
 
 
-def _check_cost(frame: bytes, layout: Layout, syntax: uid.UID) -> None:
-    """See that the decoder's buffers, of four bytes a sample and more, stay below a gigabyte, and that RLE has a header."""
+def _check_cost(layout: Layout) -> None:
+    """See that the decoder's buffers, of four bytes a sample and more, stay below a gigabyte."""
     if layout.rows * layout.columns * layout.samples > MAX_PIXELS:
         raise RefusedError("too_large", f"{layout.rows} rows, {layout.columns} columns, {layout.samples} samples, compressed")
-    if syntax == uid.RLELossless and len(frame) < _RLE_HEADER:
-        raise RefusedError("truncated", f"{len(frame)} bytes of {syntax_name(syntax)}")
-    if syntax == uid.RLELossless and len(frame) > _LONG_RLE and _unrolled(frame) > 2 * layout.size:
-        raise RefusedError("undecodable", f"{syntax_name(syntax)}: runs of more bytes than the image has")
-
-
-def _unrolled(frame: bytes) -> int:
-    """Bytes that an RLE stream unpacks to (PS3.5 G.3.1): 64 times its own at most."""
-    position, total = _RLE_HEADER, 0
-    while position < len(frame):
-        control = frame[position]
-        total += 257 - control if control > 128 else control + 1 if control < 128 else 0
-        position += 2 if control > 128 else control + 2 if control < 128 else 1
-    return total
 
 
 def _check_stream(frame: bytes, layout: Layout, syntax: uid.UID) -> FrameHeader:
@@ -250,10 +240,12 @@ def _container(source: io.BytesIO, layout: Layout, syntax: uid.UID, plugin: str)
 
 
 @functools.cache
-def version_of(plugin: str) -> str:
+def version_of(plugin: str, syntax: uid.UID) -> str:
     """Name and version of what decodes under the name of a plugin; "": pixels that are not compressed, found by pydicom."""
     if plugin == "gdcm":
         return f"gdcm {gdcm.Version.GetVersion()}"
     if plugin == "pylibjpeg":
         return f"pylibjpeg-openjpeg {metadata.version('pylibjpeg-openjpeg')}"
+    if syntax == uid.RLELossless:
+        return f"pillow {PIL.__version__}"
     return f"pydicom {pydicom.__version__}"

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_color_lut
 from pydicom.uid import JPEG2000, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 
-from medssl.data.formats import READERS, Image, Item, Reject, dicom_pixels
+from medssl.data.formats import READERS, Image, Item, Reject
 from medssl.data.formats.options import ReadOptions
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
@@ -263,10 +263,30 @@ def test_what_is_compressed_may_not_ask_for_gigabytes(write_dicom):
     assert read(write_dicom(RGB, syntax=JPEGBaseline8Bit, PixelData=data, **claims)).reason == "too_large"
 
 
-def test_runs_of_more_bytes_than_the_image_has(write_dicom, monkeypatch):
-    monkeypatch.setattr(dicom_pixels, "_LONG_RLE", 64)
-    header = np.array([1, 64, *[0] * 14], "<u4").tobytes()
-    for runs, reason in ((b"\x81\x07" * 30, "undecodable"), (b"\xff\x07" * 8, "constant")):
-        pixels = np.zeros((4, 4), np.uint8)
-        found = read(write_dicom(pixels, syntax=RLELossless, PixelData=encapsulate([header + runs])), channels="grey")
-        assert found.reason == reason
+def _rle(*runs: bytes) -> bytes:
+    offsets = np.cumsum([64, *map(len, runs)])[:-1]
+    return np.array([len(runs), *offsets, *[0] * (15 - len(runs))], "<u4").tobytes() + b"".join(runs)
+
+
+def test_runs_that_cross_rows_and_runs_that_go_on(write_dicom):
+    """Eight sevens, then 1 to 8; a last run may be longer than the image. PS3.5 G.3.1 wants rows apart, writers differ."""
+    for tail in (b"", b"\x81\x07"):
+        data = encapsulate([_rle(bytes([257 - 8, 7, 7, *range(1, 9)]) + tail)])
+        found = read(write_dicom(np.zeros((4, 4), np.uint8), syntax=RLELossless, PixelData=data), channels="grey")
+        assert found.pixels.ravel().tolist() == [7] * 8 + list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (_rle(b"\xff\x07"), "undecodable"),  # 2 of 16 pixels
+        (_rle(b"\xf1\x07", b"\xf1\x07"), "undecodable"),  # two segments for one byte
+        (_rle(b"\xf1\x07")[:50], "truncated"),
+        (np.array([1, 9999, *[0] * 14], "<u4").tobytes() + b"\xf1\x07", "truncated"),
+        (np.array([1, 3, *[0] * 14], "<u4").tobytes() + b"\xf1\x07", "truncated"),
+        (_rle(b"\x81\x07" * 2**18), "undecodable"),  # 32 MiB of sevens
+    ],
+)
+def test_damaged_run_lengths(write_dicom, stream, reason):
+    found = read(write_dicom(np.zeros((4, 4), np.uint8), syntax=RLELossless, PixelData=encapsulate([stream])), channels="grey")
+    assert found.reason == reason
