@@ -12,6 +12,7 @@ import pandas as pd
 
 from medssl.data.manifest import read_table
 from medssl.data.store import Store
+from medssl.errors import DataError
 from medssl.files import read_json
 
 MANIFEST, REJECTS, SPLITS, SUMMARY = "manifest.parquet", "rejects.parquet", "splits.parquet", "summary.json"
@@ -54,11 +55,25 @@ class Archive:
             keep &= self.splits[column].isin(value if isinstance(value, list) else [value]).to_numpy()
         return np.flatnonzero(keep)
 
+    def require_images(self, rows: np.ndarray) -> np.ndarray:
+        """`rows`, where all of them are images.
+
+        Raises:
+            DataError: one of them is a volume.
+        """
+        volumes = (self.manifest["kind"].iloc[rows] == "volume").to_numpy()
+        if volumes.any():
+            source = self.manifest["source"].iloc[rows[volumes.argmax()]]
+            raise DataError(
+                f"{source}: is indexed as whole volumes; set `units: slices` under `read` of its card to train on slices"
+            )
+        return rows
+
     def pixels(self, rows: np.ndarray, window_rule: str):
         """The images of `rows`; see `medssl.data.batches.PixelSource`."""
         from medssl.data.batches import PixelSource
 
-        return PixelSource(self.store, self.manifest, rows, window_rule)
+        return PixelSource(self.store, self.manifest, self.require_images(np.asarray(rows)), window_rule)
 
 
 def open_archive(archive: Path, splits: Path) -> Archive:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from medssl.data.store import Store
-from medssl.errors import DataError
 from medssl.seeds import torch_generator
 
 FUNCTIONS = {"linear": 0, "linear_exact": 1, "sigmoid": 2, "lut": 3}
@@ -75,17 +74,9 @@ class PixelSource:
     """The images of some rows of a manifest, by position."""
 
     def __init__(self, store: Store, manifest: pd.DataFrame, rows: np.ndarray, window_rule: str) -> None:
-        """`rows`: positions in the manifest, in the order by which `batch` addresses them.
-
-        Raises:
-            DataError: one of them is a volume.
-        """
+        """`rows`: positions of images in the manifest, in the order by which `batch` addresses them."""
         self.store, self.rows = store, np.asarray(rows, np.int64)
         part = manifest.iloc[self.rows]
-        if "kind" in part and (part["kind"] == "volume").any():
-            raise DataError(
-                "the data set is indexed as whole volumes; set `units: slices` under `read` of its card to train on slices"
-            )
         self.channels = int(part["channels"].max()) if "channels" in part and len(part) else 1
         windows = choose_windows(part, window_rule)
         lut = pd.to_numeric(windows["lut"]).fillna(-1).to_numpy(np.int64)

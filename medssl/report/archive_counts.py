@@ -96,6 +96,11 @@ def _what(manifest: pd.DataFrame) -> list[Tally]:
     found = [tally("Data set", manifest["source"])]
     if manifest["kind"].eq("volume").any():
         found.append(tally("Kind", manifest["kind"]))
+    masked = manifest["mask_shard"].notna()
+    if masked.any():
+        found.append(
+            Tally("Label map", [("with", int(masked.sum())), ("without", int((~masked).sum()))][: 1 + int(not masked.all())])
+        )
     return [
         *found,
         tally("Modality", manifest["modality"]),

@@ -25,7 +25,7 @@ COLUMNS = (
     "row_key", "source", "patient", "patient_from", "study", "kind", "laterality", "view", "modality", "vendor", "rows", "columns",
     "depth", "channels", "spacing_row", "slope", "full_low", "full_high", "window_center", "window_width", "window_function", "lut",
     "inverted", "padding", "p00_5", "p99_5", "syntax", "decoder", "burned_in", "flags", "study_year", "age", "sex", "store_shard",
-    "store_row", "store_slope", "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1",
+    "store_row", "mask_shard", "store_slope", "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1",
 )  # fmt: skip
 """Columns of the manifest that the page needs, besides the labels."""
 

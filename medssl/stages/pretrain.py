@@ -103,7 +103,7 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
 
 
 def _rows(work: Workspace, archive: Archive, arm: str) -> np.ndarray:
-    return archive.rows(pretrain=True, source=work.study.sources_of(arm))
+    return archive.require_images(archive.rows(pretrain=True, source=work.study.sources_of(arm)))
 
 
 def _is_done(work: Workspace, archive: Archive, arm: str) -> bool:
