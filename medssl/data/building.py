@@ -50,6 +50,8 @@ def build_archive(
         DataError: see `RowBuilder`.
         StoreError: a segment is damaged, or the disk is full.
     """
+    # Arrow's own pool keeps what it once had, apart from everyone else's; malloc's is used again by what comes next.
+    pa.set_memory_pool(pa.system_memory_pool())
     folder.mkdir(parents=True, exist_ok=True)
     segments = journal.segments()
     shards = {file: rows for path in segments for file, rows in _shards_of(path).items()}
@@ -121,7 +123,7 @@ def _converted(
 def _finish_manifest(folder: Path, schema: pa.Schema, size: int) -> dict[str, Any]:
     """rows.parquet with days instead of dates, as the manifest; counts for the summary."""
     raw = pq.ParquetFile(folder / "rows.parquet")
-    few = raw.read(["source", "patient", "patient_from", "days_since_first", "decoder", "kind", "rows", "columns", "channels"])
+    few = raw.read(["source", "patient", "patient_from", "days_since_first", "decoder", "kind", "rows", "columns"])
     days = _days(few)
     with pq.ParquetWriter(folder / MANIFEST, schema, compression="zstd") as writer:
         at = 0
@@ -147,17 +149,22 @@ def _finish_manifest(folder: Path, schema: pa.Schema, size: int) -> dict[str, An
     }
 
 
-def _days(few: pa.Table) -> pa.ChunkedArray:
-    frame = few.select(["source", "patient", "days_since_first"]).to_pandas()
-    first = frame.groupby(["source", "patient"], sort=False)["days_since_first"].transform("min")
-    days = (frame["days_since_first"] - first).astype("Int32")
-    return pa.chunked_array([pa.array(days, type=pa.int32(), from_pandas=True)])
+def _days(few: pa.Table) -> pa.Array:
+    """Days since the first dated study of the patient in the data set; null without a date."""
+    day = few["days_since_first"].combine_chunks()
+    known = day.is_valid().to_numpy(zero_copy_only=False)
+    patient, source = (few[name].combine_chunks().dictionary_encode() for name in ("patient", "source"))
+    codes = patient.indices.to_numpy().astype(np.int64) * max(len(source.dictionary), 1) + source.indices.to_numpy()
+    values = day.fill_null(0).to_numpy()
+    first = np.full(len(patient.dictionary) * max(len(source.dictionary), 1), np.iinfo(np.int32).max, np.int32)
+    np.minimum.at(first, codes[known], values[known])
+    return pa.array(values - first[codes], mask=~known, type=pa.int32())
 
 
 class _Gathering:
     """Writes rows as they come, in row groups of a size that is quick to read."""
 
-    ROWS = 8192
+    ROWS = 2048
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer, self._schema = writer, schema

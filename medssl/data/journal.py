@@ -30,7 +30,7 @@ from medssl.data.store import ShardWriter
 from medssl.errors import StoreError
 from medssl.files import PRIVATE_MODE, replacing, write_atomic
 
-ROWS = 4096
+ROWS = 2048
 PACKED = 256
 BYTES = 256 * 2**20
 SECONDS = 60.0
@@ -269,7 +269,7 @@ def ordered_rows(
         rows: list[Any] = [None] * len(part)
         for number in np.unique(part[:, 1]).tolist():
             if number not in loaded:
-                while len(loaded) >= 4:
+                while loaded:
                     loaded.pop(next(iter(loaded)))
                 loaded[number] = read_segment(segments[number])[0]
             mine = np.flatnonzero(part[:, 1] == number)
