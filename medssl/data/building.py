@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from medssl.data import manifest as tables
 from medssl.data.archive import MANIFEST, REJECTS
 from medssl.data.formats import Reject
-from medssl.data.journal import Journal, ordered_rows
+from medssl.data.journal import Journal, ordered_rows, read_segment
 from medssl.data.private import write_locations
 from medssl.data.rows import RowBuilder
 from medssl.data.store import LUT_LENGTH, LUTS, write_store
@@ -54,7 +55,7 @@ def build_archive(
     pa.set_memory_pool(pa.system_memory_pool())
     folder.mkdir(parents=True, exist_ok=True)
     segments = journal.segments()
-    shards = {file: rows for path in segments for file, rows in _shards_of(path).items()}
+    shards = {file: rows for path in segments for file, rows in read_segment(path, [])[1].items()}
     targets = sorted({target for content in contents for target in content.builder.card.targets})
     schema = tables.schema_of(tables.COLUMNS, targets)
     label_columns = [f"{tables.LABEL_PREFIX}{target}" for target in targets]
@@ -90,17 +91,13 @@ def build_archive(
     }
 
 
-def _shards_of(path: Path) -> dict[str, int]:
-    return json.loads(pq.read_schema(path).metadata[b"medssl.shards"])
-
-
 def _converted(
     content: Content, segments: list[Path], numbers: dict[str, int], luts: _LutWriter
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]]:
     """Manifest rows, reject rows and locations, a chunk at a time, in the order of the content's keys."""
     builder = content.builder
-    chunks = (rows for rows, _ in ordered_rows(segments, content.keys))
-    for raws in (content.rejects, *chunks) if content.rejects else chunks:
+    read = (rows for rows, _ in ordered_rows(segments, content.keys))
+    for raws in chain([content.rejects], read):
         made: list[dict[str, Any]] = []
         refused: list[dict[str, Any]] = []
         placed: list[dict[str, Any]] = []

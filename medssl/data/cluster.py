@@ -100,6 +100,10 @@ def _read_in_worker(packed: bytes, items: list[Item], time_limit: float) -> list
         pool = pools.get_nowait()
     except queue.Empty:
         pool = Pool(pickle.loads(packed), 1, time_limit=time_limit)
-    found = [one for part in pool.map([items]) for one in part]
+    try:
+        found = [one for part in pool.map([items]) for one in part]
+    except BaseException:
+        pool.close()
+        raise
     pools.put(pool)
     return found

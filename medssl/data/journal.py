@@ -7,6 +7,7 @@ Parquet file is no segment, and is removed. Segments are never changed.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -97,7 +98,7 @@ class Journal:
 
     def done(self) -> np.ndarray:
         """(N,) uint64, sorted: the keys of all items that have been read."""
-        parts = [pq.read_table(path, columns=["item"])["item"].to_numpy() for path in self.segments()]
+        parts = [items_of(path) for path in self.segments()]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
 
     def writer(self) -> SegmentWriter:
@@ -108,7 +109,7 @@ class Journal:
         """Remove segments none of whose items is among `keys`, and shards that belong to no segment."""
         current, kept = set(self.segments()), set()
         for path in self.folder.glob("[0-9]*.parquet"):
-            if path in current and np.isin(pq.read_table(path, columns=["item"])["item"].to_numpy(), keys).any():
+            if path in current and np.isin(items_of(path), keys).any():
                 kept.add(path.stem)
             else:
                 path.unlink(missing_ok=True)
@@ -142,12 +143,8 @@ class SegmentWriter:
         Raises:
             StoreError: the disk is full. What was closed before stays.
         """
-        try:
+        with _on_disk():
             self._add(key, item, found)
-        except OSError as problem:
-            raise StoreError(
-                f"store: could not be written ({problem.strerror}); what stood there before is unharmed; make room and run it again"
-            ) from problem
 
     def _add(self, key: int, item: Item, found: list[ReadImage | SliceHeader | Reject]) -> None:
         if self._shards is None:
@@ -169,10 +166,15 @@ class SegmentWriter:
         self._rows = []
 
     def flush(self) -> None:
-        """Close the segment that is open: pixels first, then the table that makes it count."""
+        """Close the segment that is open: pixels first, then the table that makes it count.
+
+        Raises:
+            StoreError: as `add`.
+        """
         if self._shards is None:
             return
-        shards, name = self._shards.close(), self._shards.name
+        with _on_disk():
+            shards, name = self._shards.close(), self._shards.name
         self._pack()
         table = pa.concat_tables(self._tables).replace_schema_metadata({"medssl.shards": json.dumps(shards)})
         with replacing(self._journal.folder / f"{name}.parquet", mode=PRIVATE_MODE) as temporary:
@@ -205,21 +207,36 @@ class SegmentWriter:
         return row
 
 
+@contextlib.contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise StoreError(
+            f"store: could not be written ({problem.strerror}); what stood there before is unharmed; make room and run it again"
+        ) from problem
+
+
 def _now() -> str:
     return f"{time.time_ns():020d}"
 
 
-def read_segment(path: Path) -> tuple[pa.Table, dict[str, int]]:
-    """A segment's rows, and the rows of each of its shard files.
+def read_segment(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, int]]:
+    """A segment's rows (all columns, or some), and the rows of each of its shard files.
 
     Raises:
         StoreError: it is damaged.
     """
     try:
-        table = pq.read_table(path, schema=None)
-    except (pa.ArrowInvalid, OSError) as problem:
+        table = pq.read_table(path, columns=columns)
+        return table, json.loads(table.schema.metadata[b"medssl.shards"])
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as problem:
         raise StoreError(f"{path.name}: cannot be read ({type(problem).__name__}); run `medssl index --fresh`") from problem
-    return table, json.loads(table.schema.metadata[b"medssl.shards"])
+
+
+def items_of(path: Path) -> np.ndarray:
+    """(N,) uint64: the key of each row's item."""
+    return read_segment(path, ["item"])[0]["item"].to_numpy()
 
 
 def header_from(text: str) -> Header:
@@ -254,7 +271,7 @@ def ordered_rows(
     ordered = keys[where]
     places = []  # position of the item, segment, row in it
     for number, path in enumerate(segments):
-        items = pq.read_table(path, columns=["item"])["item"].to_numpy()
+        items = items_of(path)
         at = np.minimum(np.searchsorted(ordered, items), max(len(ordered) - 1, 0))
         here = np.flatnonzero(ordered[at] == items) if len(ordered) else np.empty(0, np.int64)
         places.append(np.stack([where[at[here]], np.full(len(here), number), here], axis=1).astype(np.int64))

@@ -68,7 +68,11 @@ COLUMNS = (
     Column("modality_lut", pa.bool_(), "units are the output of the file's Modality LUT"),
     Column("inverted", pa.bool_(), "high units are dark (MONOCHROME1 or an inverse presentation LUT)"),
     Column("padding", pa.float64(), "share of the pixels that were padding and are shown dark"),
-    Column("p00_5", pa.float64(), "percentile 0.5 of the image's units"),
+    Column(
+        "p00_5",
+        pa.float64(),
+        "percentile 0.5 of the image's units; of up to 65,536 pixels on a regular grid, as the other percentiles",
+    ),
     Column("p01", pa.float64(), "percentile 1 of the image's units"),
     Column("p50", pa.float64(), "median of the image's units"),
     Column("p99", pa.float64(), "percentile 99 of the image's units"),

@@ -20,16 +20,16 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from medssl.data.formats.items import Item, Reject
+from medssl.errors import DataError
 
 TIME_LIMIT = 120.0
 """Seconds that a child may be silent over one item: the largest volumes take a few, a hanging decoder for ever."""
 MOST_HELD = 2048
 """Results that may wait for those before them until no further chunk is begun."""
+START_LIMIT = 300.0  # seconds; a cold network disk takes its time over Python's imports
 # Images come and go by the megabyte: memory that glibc hands back to the system after each is faulted in again for the
 # next, which takes longer than to read it.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
-START_LIMIT = 300.0  # a cold network disk takes its time over Python's imports
-
 
 Answer = tuple[Item, list[Any]]
 """An item and what came of it."""
@@ -65,6 +65,10 @@ class Pool:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the children."""
         for child in self._children:
             _end(child)
         self._children.clear()
@@ -150,7 +154,10 @@ class Pool:
         _end(child)
         self._children.remove(child)
         if not child.ready:
-            raise RuntimeError("a child process ended before it was ready: " + " ".join(child.process.args[:3]))
+            raise DataError(
+                f"reading: a process that reads files could not be started (exit code {child.process.returncode}); what it wrote above "
+                "says why; mend that and run the same command again"
+            )
         detail = f"no answer for {self._limit:g} s" if reason == "hung" else f"exit code {child.process.returncode}"
         lost = child.items[0]
         done[child.number].append((lost, [Reject(lost, reason, detail)]))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from medssl.data.formats import READERS, Header, Image, Item, ReadOptions, Reject, Volume
+from medssl.data.formats.guard import guarded
 from medssl.data.formats.slice_headers import SliceHeader, scan
 from medssl.data.perceptual import perceptual_hash
 from medssl.data.pool import TIME_LIMIT, Answer, Pool, Task
@@ -19,6 +20,7 @@ from medssl.data.store import Kind, Placed, place, store_voxels
 
 CHUNK = 8  # items a message: enough to hide the cost of passing it, few enough for an even end
 SAMPLED = 2**16
+"""Pixels from which the percentiles of larger images are taken."""
 PERCENTILES = {"p00_5": 0.5, "p01": 1.0, "p50": 50.0, "p99": 99.0, "p99_5": 99.5}
 
 
@@ -46,10 +48,11 @@ class ReadTask:
 
     def __call__(self, item: Item) -> list[ReadImage | Reject]:
         """What came of the item. Each image is placed before the next is read, so that only squares gather in memory."""
-        return [
-            found if isinstance(found, Reject) else read_image(item, found, self.size)
-            for found in READERS[self.reader].read(self.root, item, self.tags, self.options)
-        ]
+        found = READERS[self.reader].read(self.root, item, self.tags, self.options)
+        # Readers guard themselves; what an image of theirs does to the code here costs that item too, and no more.
+        return list(
+            guarded(item, lambda: (one if isinstance(one, Reject) else read_image(item, one, self.size) for one in found))
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def read_image(item: Item, found: Image | Volume, size: int) -> ReadImage:
         placed = Placed(voxels, slope, intercept, (0, 0, 0, 0), found.mask)
         return ReadImage(item, found.header, "volume", placed, describe_volume(found))
     placed = place(found.pixels, found.slope, found.intercept, size, found.mask)
-    kind: Kind = "rgb" if found.pixels.ndim == 3 else "grey"
+    kind: Kind = "rgb" if _is_colour(found) else "grey"
     y0, x0, y1, x1 = placed.box
     high_is_dark = found.inverted != (found.slope < 0)
     columns = describe(found) | {"perceptual_hash": perceptual_hash(placed.pixels[y0:y1, x0:x1], -1 if high_is_dark else 1)}
@@ -85,7 +88,7 @@ def describe(image: Image) -> dict[str, Any]:
         "kind": "image",
         "rows": rows,
         "columns": columns,
-        "channels": 3 if image.pixels.ndim == 3 else 1,
+        "channels": 3 if _is_colour(image) else 1,
         "modality_lut": image.modality_lut,
         "padding": image.padding,
     }
@@ -108,10 +111,9 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
 
 def _shown(image: Image | Volume, pixels: np.ndarray) -> dict[str, Any]:
     # Percentiles of stored values, mapped: a negative slope turns their order around.
-    values = percentiles(pixels) * image.slope + image.intercept
-    full = image.full_range or (float(values.min()), float(values.max()))
-    if image.full_range is None:
-        full = tuple(float(end) * image.slope + image.intercept for end in (pixels.min(), pixels.max()))
+    values = percentiles(np.moveaxis(pixels, -1, 0) if _is_colour(image) else pixels) * image.slope + image.intercept
+    ends = (float(end) * image.slope + image.intercept for end in (pixels.min(), pixels.max()))
+    full = image.full_range or tuple(ends)
     window = image.window or (None, None)
     return {
         "slope": image.slope,
@@ -129,17 +131,18 @@ def _shown(image: Image | Volume, pixels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _is_colour(image: Image | Volume) -> bool:
+    return isinstance(image, Image) and image.pixels.ndim == 3
+
+
 def percentiles(pixels: np.ndarray) -> np.ndarray:
     """The PERCENTILES of integer pixels of any shape, linearly interpolated as numpy's, float64, by counting.
 
-    Of large images, those of a regular grid of SAMPLED pixels or a few more, along the last two axes.
+    Of more than SAMPLED pixels, those of a regular grid along the last two axes.
     """
     step = max(1, int(np.sqrt(pixels.size / SAMPLED)))
-    pixels = (
-        pixels[..., step // 2 :: step, step // 2 :: step]
-        if pixels.shape[-1] != 3
-        else pixels[step // 2 :: step, step // 2 :: step]
-    )
+    rows, columns = (slice(min(step, length) // 2, None, step) for length in pixels.shape[-2:])
+    pixels = pixels[..., rows, columns]
     if pixels.dtype.itemsize > 2:
         return np.percentile(pixels, list(PERCENTILES.values()))
     lowest = np.iinfo(pixels.dtype).min

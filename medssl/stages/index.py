@@ -18,8 +18,8 @@ from medssl.data.rows import RowBuilder
 from medssl.data.splits import make_splits, summarise
 from medssl.data.store import Store
 from medssl.errors import StoreError
-from medssl.files import digest_of, read_json, write_json
-from medssl.stages.receipt import is_made_from, write_receipt
+from medssl.files import digest_of, write_json
+from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import say, warn
 from medssl.stages.sources import How, Source, read_missing
 from medssl.stages.tracked import track_data
@@ -134,12 +134,12 @@ def _make_archive(
     metadata = {"medssl.version": str(tables.VERSION), "medssl.secret": work.secret.fingerprint}
     try:
         summary = build_archive(new, work.private, journal, contents, work.study.store_size, metadata)
+        near = near_images(Store(new / "store"), tables.read_table(new / MANIFEST, tables.LIKENESS))
+        np.save(new / NEAR, near.pairs)
     except OSError as problem:
         raise StoreError(
             f"store: could not be written ({problem.strerror}); what stood there before is unharmed; make room and run it again"
         ) from problem
-    near = near_images(Store(new / "store"), tables.read_table(new / MANIFEST, tables.LIKENESS))
-    np.save(new / NEAR, near.pairs)
     summary["near"] = near.report
     write_json(new / SUMMARY, summary)
     write_receipt(new, inputs)
@@ -166,9 +166,10 @@ def _recover(place: Path) -> None:
 
 
 def _split_inputs(work: Workspace, archive: Path) -> dict[str, Any]:
-    summary = read_json(archive / SUMMARY)
+    receipt = read_receipt(archive)
     return {
-        "archive": [summary["data_digest"], summary["labels_digest"], work.secret.fingerprint],
+        # All that the archive was made from: patients and published splits, which the content does not show, among it.
+        "archive": receipt["inputs_digest"],
         "task": work.study.task and work.study.task.model_dump(mode="json"),
         "seed": work.study.seed,
         "transductive": work.study.pretrain.transductive,

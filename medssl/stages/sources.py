@@ -40,14 +40,19 @@ class How:
     shard: tuple[int, int] | None = None  # k of n, k from 1
 
 
-def shard_of(text: str | None) -> tuple[int, int] | None:
+def shard_of(text: str | None, *, fresh: bool = False) -> tuple[int, int] | None:
     """(k, n) of `k/n`.
 
     Raises:
-        StudyError: it is not of that form, or k is not from 1 to n.
+        StudyError: it is not of that form, k is not from 1 to n, or everything is to be read again besides (`fresh`).
     """
     if text is None:
         return None
+    if fresh:
+        raise StudyError(
+            "--shard and --fresh: each process would throw away what the others have read; remove the work folder instead, but for "
+            "private/secret, and leave out --fresh"
+        )
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise StudyError(f"--shard {text}: is not of the form k/n with k from 1 to n, such as 3/16")
