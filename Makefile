@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= configs/chest_xray.yaml
 
-.PHONY: demo test test-long bench-reading lint format install clean
+.PHONY: demo test test-long bench-reading bench-views lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -36,6 +36,11 @@ test-long: install
 # Speed, side by side with peers in one run; about ten minutes.
 bench-reading: install
 	$(BIN)/python benchmarks/reading.py
+
+# Views, side by side with lightly, MONAI and kornia in one run; about eight minutes.
+bench-views: install
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/views.py
 
 format: install
 	$(BIN)/ruff format .

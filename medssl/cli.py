@@ -131,6 +131,22 @@ def embed(
 
 
 @app.command()
+def views(
+    config: Config,
+    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path("views.png"),
+    sets: Sets = None,
+    images: Annotated[int, typer.Option("--images", min=1, max=64, help="Images, a row each.")] = 6,
+    count: Annotated[int, typer.Option("--views", min=1, max=16, help="Views of each image.")] = 5,
+    of: Annotated[str, typer.Option("--of", help="Whose views: pretrain or finetune.")] = "pretrain",
+) -> None:
+    """A contact sheet of images, views of them, and what was drawn for each."""
+    work = _open(config, sets)
+    from medssl.stages.views import views as stage
+
+    stage(work, out, images=images, count=count, of=of)
+
+
+@app.command()
 def locate(
     key: Annotated[str, typer.Argument(help="A key of an image, patient, study or series.")], config: Config, sets: Sets = None
 ) -> None:

@@ -48,7 +48,10 @@ class EncoderSettings(StrictModel):
     input_size: int = Field(default=64, ge=16, le=2048)
     normalization: Literal["backbone"] | Normalization = "backbone"
     batch_norm: Literal["as_loaded", "recalibrated"] = "as_loaded"
-    window: Literal["auto", "percentile", "full"] = "auto"
+    window: Literal["auto", "percentile", "full", "lung", "soft_tissue", "bone", "brain"] = Field(
+        default="auto",
+        description="auto: the file's own window, else percentiles; lung to brain: CT images by these windows in HU",
+    )
 
 
 class PatientSplit(StrictModel):
@@ -171,7 +174,7 @@ class FullSettings(StrictModel):
     lr: float = Field(default=3e-4, gt=0)
     head_lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=0.05, ge=0)
-    views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray", "crop_scale": [0.7, 1.0]})
+    views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray", "geometry": {"crop_scale": [0.7, 1.0]}})
 
 
 class FinetuneSettings(StrictModel):

@@ -1,120 +1,190 @@
-"""The geometry of a view: crop, flip, shear, rotation and translation as one affine map, sampled once.
+"""The geometry of a view: what is drawn, and the one affine map from the view to the stored image that it makes.
 
-Coordinates are pixels of the store's square, pixel i spanning [i, i + 1). No padding is ever read: where a turned or
-moved crop reaches over the edge of the valid box, the nearest valid pixel is repeated.
+Coordinates are pixels of the store, pixel i spanning [i, i + 1); vectors run x, y(, z), as torch's sampling does. The map is built in
+millimetres, so that turning does not deform pixels that are not square, and then brought to pixels.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-Range = tuple[float, float]
-# Points at most this many stored pixels apart: bilinear interpolation reads a neighbourhood of one pixel on each side.
-MAX_POINT_SPACING = 1.25
+from medssl.augment.ranges import CropRange, Factors, Share, between, both_ways, log_between, range_of
+from medssl.augment.transform import Parameters
+from medssl.seeds import torch_generator
+from medssl.strict import StrictModel
+
+# Below this share of the distance between control points a cubic B-spline deformation cannot fold: Choi and Lee,
+# Graphical Models 62 (2000): 1 / 2.046 in two, 1 / 2.479 in three dimensions.
+MOST_ELASTIC = 0.4
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeometryRanges:
-    """What the geometry of a view is drawn from.
+class Geometry(StrictModel):
+    """What the geometry of a view is drawn from."""
 
-    Attributes:
-        scale: share of the valid box's area that the crop covers, uniform.
-        ratio: the crop's width / height, log-uniform.
-        rotation: largest angle in degrees, uniform in both directions.
-        translation: largest shift in shares of the crop's sides, uniform; the crop's place is uniform in any case.
-        shear: largest horizontal shear angle in degrees.
-        flip: probability of a horizontal flip.
-    """
+    crop_scale: CropRange = Field(default=[1.0, 1.0], description="Share of the image's area or volume, uniform")
+    crop_mm: range_of(0, 10_000, above=True) | None = Field(
+        default=None, description="Side of the crop in mm, log-uniform; takes the place of crop_scale"
+    )
+    crop_ratio: Factors = Field(
+        default=[1.0, 1.0], description="Width / height of the crop in mm, log-uniform; of volumes also depth / in-plane side"
+    )
+    rotation: float = Field(default=0.0, ge=0, le=180, description="Largest angle in the image's plane, degrees, uniform")
+    tilt: float = Field(
+        default=0.0, ge=0, le=180, description="Volumes: largest angle about the two other axes, degrees, uniform"
+    )
+    quarter_turns: bool = Field(default=False, description="Turn by a multiple of 90 degrees in the plane, each as likely")
+    shear: float = Field(default=0.0, ge=0, le=45, description="Largest angle, degrees, uniform")
+    translation: Share = Field(
+        default=0.0, description="Largest shift of the crop besides its random place, share of its sides, uniform"
+    )
+    horizontal_flip: Share = Field(default=0.0, description="Probability of exchanging left and right")
+    vertical_flip: Share = Field(default=0.0, description="Probability of exchanging top and bottom")
+    depth_flip: Share = Field(default=0.0, description="Volumes: probability of exchanging first and last slice")
+    elastic: float = Field(
+        default=0.0, ge=0, le=MOST_ELASTIC, description="Largest displacement, share of the distance between control points"
+    )
+    elastic_points: int = Field(
+        default=4, ge=2, le=16, description="Distances between control points along each side of the view"
+    )
+    edge: Literal["inside", "repeat"] = Field(
+        default="inside",
+        description="inside: a crop that would reach over the image's edge is shrunk and moved; repeat: it repeats the last pixel",
+    )
 
-    scale: Range
-    ratio: Range
-    rotation: float = 0.0
-    translation: float = 0.0
-    shear: float = 0.0
-    flip: float = 0.0
+    def sample(self, n: int, seed: int, dims: int) -> Parameters:
+        """Parameters of n views on the CPU, each (n, ...) float32; all are drawn whatever the ranges.
+
+        Args:
+            seed: of the streams; the elastic deformation has one of its own.
+            dims: 2 or 3.
+        """
+        u = torch.rand(n, 16, generator=torch_generator(seed, "geometry"))
+        low, high = self.crop_mm or (1.0, 1.0)
+        flips = torch.tensor([self.horizontal_flip, self.vertical_flip, self.depth_flip])
+        drawn = {
+            "scale": between(u[:, 0], *self.crop_scale),
+            "side_mm": log_between(u[:, 0], low, high),
+            "ratio": log_between(u[:, 1:3], *self.crop_ratio),
+            "place": u[:, 3 : 3 + dims],  # of the crop, as (x, y, z) shares of the room that it has in the image
+            "rotation": both_ways(u[:, 6], self.rotation),
+            "tilt": both_ways(u[:, 7:9], self.tilt),
+            "shear": both_ways(u[:, 9], self.shear),
+            "translation": both_ways(u[:, 10:13], self.translation)[:, :dims],
+            "flip": (u[:, 13:16] < flips).float()[:, :dims],
+        }
+        extra = torch.rand(n, 1, generator=torch_generator(seed, "geometry", "turns"))
+        drawn["turns"] = (extra[:, 0] * 4).floor() * float(self.quarter_turns)
+        if dims == 2:
+            drawn.pop("tilt")
+            drawn["ratio"] = drawn["ratio"][:, :1]
+        if self.elastic:
+            points = [self.elastic_points + 3] * dims
+            generator = torch_generator(seed, "geometry", "elastic")
+            field = both_ways(torch.rand(n, dims, *points, generator=generator), self.elastic / self.elastic_points)
+            drawn["elastic"] = field
+        return drawn
 
 
-def sample_geometry(n: int, generator: torch.Generator, ranges: GeometryRanges) -> dict[str, Tensor]:
-    """Parameters of n views on the CPU, each (n, ...) float32; every draw is taken whatever the ranges, in a fixed order."""
-    u = torch.rand(n, 9, generator=generator)
-    log_ratio = [math.log(r) for r in ranges.ratio]
-    return {
-        "scale": _between(u[:, 0], *ranges.scale),
-        "ratio": _between(u[:, 1], *log_ratio).exp(),
-        "place": u[:, 2:4],  # of the crop, as (y, x) shares of the room that it leaves in the box
-        "rotation": _both_ways(u[:, 4], ranges.rotation),
-        "shear": _both_ways(u[:, 5], ranges.shear),
-        "translation": _both_ways(u[:, 6:8], ranges.translation),  # (y, x)
-        "flip": (u[:, 8] < ranges.flip).float(),
-    }
+def crop_transform(
+    box: Tensor, spacing: Tensor, drawn: Parameters, *, in_mm: bool = False, inside: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The affine map from a view to the store: position = matrix @ u + center, each coordinate of u in [-0.5, 0.5].
 
-
-@torch.no_grad()
-def apply_geometry(images: Tensor, box: Tensor, parameters: dict[str, Tensor], size: int) -> Tensor:
-    """Views (N, 1, size, size) of images (N, 1, H, W).
-
-    Antialiasing: each output pixel is the mean of k x k bilinear points spread evenly over its footprint, k the least
-    number that keeps neighbouring points of the largest possible crop within MAX_POINT_SPACING stored pixels. k is 1
-    for a store of up to 1.25 times the view's size; it is the same for the whole batch, so that nothing waits for the device.
+    The crop is a rectangle or box of the drawn size and ratio, which are kept: where it does not fit it is shrunk as a whole,
+    since a changed ratio deforms anatomy. With `inside` all of it lies in the valid box when turned, sheared and deformed too.
 
     Args:
-        box: (N, 4) y0, x0, y1, x1 of the valid pixels, half-open.
-        parameters: of `sample_geometry`, on the device of the images.
-    """
-    height, width = images.shape[-2:]
-    k = max(1, math.ceil(max(height, width) / size / MAX_POINT_SPACING - 1e-6))
-    matrix, center = crop_transform(box, parameters)
-    side = size * k
-    line = (torch.arange(side, device=images.device, dtype=torch.float32) + 0.5) / side - 0.5
-    v, u = line[:, None], line[None, :]
-    grid = torch.empty(len(images), side, side, 2, device=images.device)
-    # The affine map of a grid is a sum of a column and a row: no matrix product over all points is needed.
-    for axis, (low, high, extent) in enumerate(((box[:, 1], box[:, 3], width), (box[:, 0], box[:, 2], height))):
-        along_x = matrix[:, axis, 0, None, None] * u
-        along_y = matrix[:, axis, 1, None, None] * v
-        position = along_x + (along_y + center[:, axis, None, None])
-        # Pixel centres of the first and last valid pixel: beyond them interpolation would read padding.
-        position = torch.minimum(torch.maximum(position, (low + 0.5)[:, None, None]), (high - 0.5)[:, None, None])
-        torch.mul(position, 2 / extent, out=grid[..., axis])
-    grid -= 1
-    views = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return F.avg_pool2d(views, k) if k > 1 else views
-
-
-def crop_transform(box: Tensor, parameters: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The affine map from a view's square to the store: position (x, y) = matrix @ (u, v) + center, u and v in [-0.5, 0.5].
-
-    A crop of the drawn area and ratio that is wider or higher than the box is shrunk until it fits, its ratio kept:
-    the ratio is a distortion of anatomy, and stays within its range.
+        box: (N, 2 d): first valid pixels, then the ones after the last, each (z,) y, x.
+        spacing: (N, d) mm a pixel, (z,) y, x; NaN where it is not known: then pixels count as cubes.
+        drawn: of `Geometry.sample`, on the device of the box.
+        in_mm: the size comes from `side_mm`, not from `scale`.
 
     Returns:
-        matrix (N, 2, 2) and center (N, 2), both in stored pixels, x first.
+        matrix (N, d, d) and center (N, d), in stored pixels, x first.
     """
-    y0, x0, y1, x1 = box.unbind(1)
-    box_height, box_width = y1 - y0, x1 - x0
-    area = parameters["scale"] * box_height * box_width
-    width, height = (area * parameters["ratio"]).sqrt(), (area / parameters["ratio"]).sqrt()
-    fit = torch.minimum(box_width / width, box_height / height).clamp_max(1)
-    width, height = width * fit, height * fit
-    place, shift = parameters["place"], parameters["translation"]
-    center_x = x0 + width / 2 + place[:, 1] * (box_width - width) + shift[:, 1] * width
-    center_y = y0 + height / 2 + place[:, 0] * (box_height - height) + shift[:, 0] * height
-    angle, slant = torch.deg2rad(parameters["rotation"]), torch.tan(torch.deg2rad(parameters["shear"]))
-    cos, sin = angle.cos(), angle.sin()
-    flipped = (1 - 2 * parameters["flip"]) * width
-    # rotation @ shear @ diag(flipped, height): rotation acts last, in isotropic pixels, so it does not deform.
-    matrix = torch.stack([flipped * cos, height * (cos * slant - sin), flipped * sin, height * (sin * slant + cos)], dim=1)
-    return matrix.view(-1, 2, 2), torch.stack([center_x, center_y], dim=1)
+    n, dims = len(box), box.shape[1] // 2
+    low, high = box[:, :dims].flip(1), box[:, dims:].flip(1)
+    room = high - low
+    mm = torch.where(spacing.isfinite().all(1, keepdim=True), spacing, 1.0).flip(1)
+    size = _crop_size(room * mm, drawn, in_mm)
+    frame = _rotation(drawn, dims) @ _shear(drawn["shear"], dims)
+    matrix = frame * (size * (1 - 2 * drawn["flip"]))[:, None, :] / mm[:, :, None]
+    matrix = matrix @ _quarter_turn(drawn["turns"], dims)
+    # What the crop reaches along each axis of the image; a deformation pushes its outline out by as much again.
+    reach = 1 + 2 * drawn["elastic"].abs().flatten(1).amax(1) if "elastic" in drawn else torch.ones(n, device=box.device)
+    extent = matrix.abs().sum(2) * reach[:, None] if inside else size / mm
+    fit = (room / extent).amin(1).clamp_max(1)
+    matrix, extent = matrix * fit[:, None, None], extent * fit[:, None]
+    shift = drawn["translation"] * (size / mm) * fit[:, None]
+    center = low + extent / 2 + drawn["place"] * (room - extent) + shift
+    if inside:
+        center = torch.minimum(torch.maximum(center, low + extent / 2), high - extent / 2)
+    return matrix, center
 
 
-def _between(u: Tensor, low: float, high: float) -> Tensor:
-    return low + u * (high - low)
+def _crop_size(room: Tensor, drawn: Parameters, in_mm: bool) -> Tensor:
+    """(N, d) mm, x first: a square or cube of the drawn area or volume, deformed by the drawn ratios, volume kept."""
+    dims = room.shape[1]
+    side = drawn["side_mm"] if in_mm else (drawn["scale"] * room.prod(1)) ** (1 / dims)
+    ratio = drawn["ratio"].log()
+    plane = ratio[:, 0] / 2
+    logs = [plane, -plane] if dims == 2 else [plane - ratio[:, 1] / 3, -plane - ratio[:, 1] / 3, ratio[:, 1] * 2 / 3]
+    return side[:, None] * torch.stack(logs, dim=1).exp()
 
 
-def _both_ways(u: Tensor, most: float) -> Tensor:
-    return (2 * u - 1) * most
+def _rotation(drawn: Parameters, dims: int) -> Tensor:
+    matrix = _turn(torch.deg2rad(drawn["rotation"]), 0, 1, dims)
+    if dims == 3:
+        tilt = torch.deg2rad(drawn["tilt"])
+        matrix = _turn(tilt[:, 0], 1, 2, dims) @ _turn(tilt[:, 1], 0, 2, dims) @ matrix
+    return matrix
+
+
+def _turn(angle: Tensor, first: int, second: int, dims: int) -> Tensor:
+    """(N, d, d): a rotation in the plane of two axes."""
+    cos, sin, unit = angle.cos(), angle.sin(), torch.ones_like(angle)
+    entries = {(i, i): unit for i in range(dims)}
+    entries |= {(first, first): cos, (second, second): cos, (first, second): -sin, (second, first): sin}
+    return _matrix(entries, unit, dims)
+
+
+def _shear(angle: Tensor, dims: int) -> Tensor:
+    entries = {(i, i): torch.ones_like(angle) for i in range(dims)}
+    return _matrix(entries | {(0, 1): torch.tan(torch.deg2rad(angle))}, angle, dims)
+
+
+def _quarter_turn(turns: Tensor, dims: int) -> Tensor:
+    """A rotation by exact multiples of 90 degrees in the plane."""
+    cos, sin = (turns == 0).float() - (turns == 2).float(), (turns == 1).float() - (turns == 3).float()
+    entries = {(0, 0): cos, (1, 1): cos, (0, 1): -sin, (1, 0): sin}
+    return _matrix(entries | ({(2, 2): torch.ones_like(turns)} if dims == 3 else {}), turns, dims)
+
+
+def _matrix(entries: dict[tuple[int, int], Tensor], like: Tensor, dims: int) -> Tensor:
+    zero = torch.zeros_like(like)
+    return torch.stack([entries.get((i, j), zero) for i in range(dims) for j in range(dims)], dim=1).view(-1, dims, dims)
+
+
+def describe(drawn: Parameters, i: int, settings: Geometry) -> list[str]:
+    """What was drawn for view i, for captions."""
+    size = f"{float(drawn['side_mm'][i]):.0f} mm" if settings.crop_mm else f"{float(drawn['scale'][i]):.0%} of it"
+    parts = [size]
+    if settings.crop_ratio != [1.0, 1.0]:
+        parts.append("ratio " + "/".join(f"{float(r):.2f}" for r in drawn["ratio"][i]))
+    turned = float(drawn["rotation"][i]) + 90 * float(drawn["turns"][i])
+    if settings.rotation or settings.quarter_turns:
+        parts.append(f"turn {turned:.0f}°")
+    if settings.tilt and "tilt" in drawn:
+        parts.append("tilt " + "/".join(f"{float(t):.0f}°" for t in drawn["tilt"][i]))
+    if settings.shear:
+        parts.append(f"shear {float(drawn['shear'][i]):.0f}°")
+    flips = [axis for axis, on in zip("xyz", drawn["flip"][i].tolist(), strict=False) if on]
+    if flips:
+        parts.append("flip " + "".join(flips))
+    if "elastic" in drawn:
+        parts.append(f"elastic {float(drawn['elastic'][i].abs().max()) * settings.elastic_points:.2f}")
+    return parts

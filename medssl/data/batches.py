@@ -1,4 +1,4 @@
-"""Batches of stored pixels with how to show them; the order of samples is a function of (seed, epoch)."""
+"""Batches of stored images with how to show them; the order of samples is a function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from medssl.data.store import Store
 from medssl.seeds import torch_generator
 
 FUNCTIONS = {"linear": 0, "linear_exact": 1, "sigmoid": 2, "lut": 3}
+# Centre and width in HU, as radiology's textbooks and viewers preset them (Hofer, CT Teaching Manual; Radiopaedia, "Windowing (CT)").
+CT_WINDOWS = {"lung": (-600.0, 1500.0), "soft_tissue": (40.0, 400.0), "bone": (400.0, 1800.0), "brain": (40.0, 80.0)}
 
 
 @dataclass
 class PixelBatch:
-    """N images as they stand in the store, with the window that the encoder's input rule chose for each."""
+    """N images or volumes as they stand in the store, with the window that the encoder's input rule chose for each."""
 
-    pixels: Tensor  # (N, C, H, W) uint8, uint16 or float32: stored values, C = 1 (grey) or 3 (RGB)
+    pixels: Tensor  # (N, C, H, W) or (N, C, D, H, W) uint8, uint16 or float32: stored values, C = 1 (grey) or 3 (RGB)
     slope: Tensor  # (N,) float32: stored units = slope * pixels + intercept
     intercept: Tensor  # (N,) float32
     center: Tensor  # (N,) float32, stored units
     width: Tensor  # (N,) float32, stored units
     function: Tensor  # (N,) int64, see FUNCTIONS
     invert: Tensor  # (N,) bool: high units are dark
-    box: Tensor  # (N, 4) float32: y0, x0, y1, x1 of the valid pixels, half-open
+    box: Tensor  # (N, 4) float32: y0, x0, y1, x1 of the valid pixels, half-open; of volumes (N, 6): z0, y0, x0, z1, y1, x1
     row: Tensor  # (N,) int64, position in the manifest
+    spacing: Tensor  # (N, 2) float32: mm between rows, between columns of the store; of volumes (N, 3), slices first; NaN unknown
     luts: Tensor | None = None  # (N, L) float32 in [0, 1]: VOI LUTs over the window's range, where any function is "lut"
+    masks: Tensor | None = None  # (N, 1, H, W) or (N, 1, D, H, W) uint8: label values
 
     def __len__(self) -> int:
         return len(self.row)
@@ -41,6 +45,11 @@ class PixelBatch:
             **{name: None if value is None else value.to(device, non_blocking=True) for name, value in values.items()}
         )
 
+    def part(self, start: int, stop: int) -> PixelBatch:
+        """Samples start to stop; nothing is copied."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return PixelBatch(**{name: None if value is None else value[start:stop] for name, value in values.items()})
+
 
 def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
     """The window of each row: columns center, width (stored units), function, source, lut.
@@ -49,8 +58,10 @@ def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
         manifest: rows of a manifest.
         rule: `auto`: the window (or VOI LUT) that the card chose of the file's; without one the full range of 8-bit
             images, and percentiles 0.5 to 99.5 of deeper ones. `percentile`: percentiles for every image. `full`: the range
-            that the bit depth can hold.
+            that the bit depth can hold. A name of CT_WINDOWS: that window for CT images, `auto` for all others.
     """
+    if rule in CT_WINDOWS:
+        return _by_name(choose_windows(manifest, "auto"), (manifest["modality"] == "CT").to_numpy(), rule)
     own = manifest["window_center"].notna() & (rule == "auto")
     full_width = manifest["full_high"] - manifest["full_low"]
     full = (rule == "full") | ((rule == "auto") & ~own & (full_width <= 255))
@@ -68,6 +79,12 @@ def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
         },
         index=manifest.index,
     )
+
+
+def _by_name(windows: pd.DataFrame, is_ct: np.ndarray, name: str) -> pd.DataFrame:
+    center, width = CT_WINDOWS[name]
+    columns = {"center": center, "width": width, "function": "linear_exact", "source": name, "lut": np.nan}
+    return windows.assign(**{column: windows[column].mask(is_ct, value) for column, value in columns.items()})
 
 
 class PixelSource:
@@ -92,6 +109,7 @@ class PixelSource:
             "invert": torch.from_numpy(part["inverted"].to_numpy(bool, copy=True)),
             "box": _tensor(part[["box_y0", "box_x0", "box_y1", "box_x1"]]),
             "row": torch.from_numpy(self.rows),
+            "spacing": _store_spacing(part),
         }
 
     def __len__(self) -> int:
@@ -116,6 +134,17 @@ class PixelSource:
         """All images in order, the last batch as small as it comes: nothing is dropped."""
         for start in range(0, len(self), size):
             yield self.batch(np.arange(start, min(start + size, len(self))))
+
+
+def _store_spacing(part: pd.DataFrame) -> Tensor:
+    """(N, 2) mm between the store's rows and columns: the store keeps an image's aspect in pixels and changes their size."""
+    sides = {"row": ("rows", "box_y0", "box_y1"), "column": ("columns", "box_x0", "box_x1")}
+    found = []
+    for axis, (count, first, last) in sides.items():
+        if f"spacing_{axis}" not in part:
+            return torch.full((len(part), 2), float("nan"))
+        found.append(part[f"spacing_{axis}"].astype(float) * part[count] / (part[last] - part[first]))
+    return _tensor(pd.concat(found, axis=1))
 
 
 def _tensor(values: pd.Series | pd.DataFrame) -> Tensor:

@@ -80,6 +80,7 @@ def _middle_slice(store: Store, manifest: pd.DataFrame, row: int, window_rule: s
         invert=torch.tensor([bool(about["inverted"])]),
         box=torch.tensor([placed.box], dtype=torch.float32),
         row=torch.tensor([row]),
+        spacing=torch.full((1, 2), float("nan")),
     )
 
 

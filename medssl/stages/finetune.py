@@ -10,7 +10,7 @@ import pandas as pd
 import safetensors.torch
 import torch
 
-from medssl.augment.policies import build_policy, policy_settings
+from medssl.augment.policies import build_policy
 from medssl.data.archive import Archive
 from medssl.data.budgets import LabelDraw
 from medssl.data.splits import assert_disjoint
@@ -26,6 +26,7 @@ from medssl.stages.pretrain import pretrain
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import Bar, bar, say
 from medssl.stages.tracked import track_data
+from medssl.stages.views import check_fit, chosen_settings
 from medssl.stages.workspace import Workspace
 from medssl.training.stop import StopFlag, Stopped, stop_on_signals
 from medssl.training.supervised import Classifier, FullFit, FullRecipe, epochs_of
@@ -46,6 +47,9 @@ def finetune(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
     pretrain(work, arms=arms)
     archive = index(work)
     chosen, device = work.chosen_arms(arms), choose_device(work.study)
+    if work.study.finetune.full:
+        labelled = archive.rows(split="train", source=work.task.data)
+        check_fit(archive, labelled, chosen_settings(work, "finetune"), "finetune")
     draws = Draws(work, archive)
     cells = grid(work, chosen)
     for cell in cells:
@@ -86,7 +90,7 @@ def recipe_of(work: Workspace, device: torch.device) -> FullRecipe:
         lr=full.lr,
         head_lr=full.head_lr,
         weight_decay=full.weight_decay,
-        policy=build_policy(policy_settings(full.views, "finetune.full.views")),
+        policy=build_policy(chosen_settings(work, "finetune")),
         size=work.study.encoder.input_size,
         precision=choose_precision(work.study, device),
         device=device,

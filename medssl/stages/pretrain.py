@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import medssl
-from medssl.augment.policies import build_policy, policy_settings
+from medssl.augment.policies import build_policy
 from medssl.data.archive import Archive
 from medssl.data.splits import assert_disjoint
 from medssl.errors import CheckpointError, DataError
@@ -28,6 +28,7 @@ from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
+from medssl.stages.views import check_fit, chosen_settings, log_views, tell_departures, tell_enlarged_crops
 from medssl.stages.watch import KnnWatch, Watch
 from medssl.stages.workspace import Workspace, check_components
 from medssl.training.checkpoint import describe, differences, load_checkpoint
@@ -95,7 +96,11 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
         "seed": study.seed,
         "encoder": study.encoder.model_dump(mode="json", exclude={"batch_norm"}),
         "store_size": study.store_size,
-        "pretrain": shaping | {"method": method_settings(study.pretrain.method).model_dump(mode="json")},
+        "pretrain": shaping
+        | {
+            "method": method_settings(study.pretrain.method).model_dump(mode="json"),
+            "views": chosen_settings(work, "pretrain").model_dump(mode="json", exclude_none=True),
+        },
         "arm": {"init": study.arms[arm].init, "method": study.arms[arm].method, "sources": study.sources_of(arm)},
         "data": digest_of(archive.manifest["exact_hash"].iloc[_rows(work, archive, arm)].tolist()),
         "excluded": archive.summary["splits"]["excluded_digest"],
@@ -126,26 +131,20 @@ def _is_done(work: Workspace, archive: Archive, arm: str) -> bool:
 def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
     settings = work.study.pretrain
     for arm in arms:
-        images = len(_rows(work, archive, arm))
+        rows = _rows(work, archive, arm)
+        images = len(rows)
         steps = images // settings.batch_size * settings.epochs
         if steps == 0:
             raise DataError(
                 f"pretrain: {arm} has {images:,} images, fewer than one batch of {settings.batch_size}; lower pretrain.batch_size"
             )
+        check_fit(archive, rows, chosen_settings(work, "pretrain"))
         seen = steps * settings.batch_size
         text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
         say("pretrain", f"{text} at {work.study.encoder.input_size} px")
-    _tell_enlarged_crops(work)
-
-
-def _tell_enlarged_crops(work: Workspace) -> None:
-    scale = getattr(policy_settings(work.study.pretrain.views), "crop_scale", None)
-    size, side = work.study.encoder.input_size, math.sqrt(scale[0]) * work.study.store_size if scale else math.inf
-    if side < size:
-        need = math.ceil(size / math.sqrt(scale[0]))
-        warn(
-            f"pretrain: the smallest crop, {side:.0f} px of the store, is enlarged to {size} px; store.size={need} would avoid it"
-        )
+    views = chosen_settings(work, "pretrain")
+    tell_enlarged_crops(work, views)
+    tell_departures(views)
 
 
 def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *, fresh: bool) -> None:
@@ -171,6 +170,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
         say("pretrain", f"{arm}: about {cost} on this {device.type} at {run.batch_size / seconds:.0f} samples/s")
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
+        if not resume:
+            log_views(work, archive, rows, folder, log)
         with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
             knn = KnnWatch(work, archive, encoder, device) if settings.knn_images and work.study.task else None
             watch = Watch(log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
@@ -216,7 +217,7 @@ def _run(
         forward=lambda views, batch: method(views),
         optimizer=sgd(method.parameter_groups(), lr=lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
         source=archive.pixels(_rows(work, archive, arm), work.study.encoder.window),
-        policy=build_policy(policy_settings(settings.views)),
+        policy=build_policy(chosen_settings(work, "pretrain")),
         views=method.view_spec().views,
         size=work.study.encoder.input_size,
         epochs=settings.epochs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medssl.augment.policies import POLICIES
+from medssl.augment.views import ViewSettings
 from medssl.methods import METHODS
 from medssl.study import Study
 
@@ -14,10 +15,11 @@ def study_schema() -> dict[str, Any]:
     schema = Study.model_json_schema()
     definitions = schema["$defs"]
     methods = [_define(definitions, settings) for settings, _ in METHODS.values()]
-    policies = [_define(definitions, settings) for settings, _ in POLICIES.values()]
+    views = _define(definitions, ViewSettings)
+    definitions[ViewSettings.__name__]["properties"]["policy"] = {"enum": list(POLICIES)}
     definitions["PretrainSettings"]["properties"]["method"] = {"anyOf": methods}
-    definitions["PretrainSettings"]["properties"]["views"] = {"anyOf": policies}
-    definitions["FullSettings"]["properties"]["views"] = {"anyOf": policies}
+    definitions["PretrainSettings"]["properties"]["views"] = views
+    definitions["FullSettings"]["properties"]["views"] = views
     return schema
 
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut, apply_windowing
+from scipy import stats
 
-from medssl.augment.window import to_unit_range, valid_mask
-from medssl.data.batches import FUNCTIONS
+from medssl.augment.window import WindowJitter, in_window, show, to_unit_range, valid_mask
+from medssl.data.batches import CT_WINDOWS, FUNCTIONS, choose_windows
+from medssl.seeds import torch_generator
 
 
 def ramp(low: int, high: int) -> torch.Tensor:
@@ -113,7 +116,7 @@ def test_padding_of_an_inverted_image_is_black(make_batch):
 def test_jitter_moves_and_stretches_the_window(make_batch):
     batch = make_batch(torch.full((3, 1, 1, 1), 50.0), center=50.0, width=100.0)
     shift, factor = torch.tensor([0.1, -0.1, 0.1]), torch.tensor([1.0, 1.0, 2.0])
-    image = to_unit_range(batch, center_shift=shift, width_factor=factor)
+    image = show(in_window(batch), batch, {"center_shift": shift, "width_factor": factor})
     assert image.flatten().tolist() == pytest.approx([0.4, 0.6, 0.45])
 
 
@@ -121,4 +124,79 @@ def test_the_batch_is_left_as_it_was(make_batch):
     pixels = torch.rand(2, 1, 4, 4)
     batch = make_batch(pixels.clone(), invert=True, box=[0.0, 0.0, 2.0, 4.0])
     to_unit_range(batch)
+    show(in_window(batch), batch, WindowJitter(center_shift=0.1).sample(2, torch_generator(0)))
     assert torch.equal(batch.pixels, pixels)
+
+
+def test_jitter_of_nothing_is_the_image_as_it_is_shown(make_batch):
+    pixels = torch.rand(4, 1, 6, 6) * 100
+    batch = make_batch(pixels, center=50.0, width=60.0, function=[0, 1, 2, 1], invert=[False, True, False, False])
+    jitter = WindowJitter().sample(4, torch_generator(0))
+    torch.testing.assert_close(show(in_window(batch), batch, jitter), to_unit_range(batch), atol=1e-6, rtol=0)
+
+
+def test_window_coordinates_are_linear_beyond_the_window(make_batch):
+    batch = make_batch(ramp(-100, 200), center=50.0, width=100.0)
+    torch.testing.assert_close(in_window(batch), ramp(-100, 200) / 100, atol=1e-6, rtol=0)
+
+
+def test_jitter_follows_its_distributions():
+    drawn = WindowJitter(center_shift=0.1, width_factor=[0.5, 2.0]).sample(10_000, torch_generator(0))
+    assert set(drawn) == {"center_shift", "width_factor"}
+    assert stats.kstest(drawn["center_shift"].numpy(), "uniform", (-0.1, 0.2)).pvalue > 1e-4
+    assert stats.kstest(drawn["width_factor"].log().numpy(), "uniform", (-math.log(2), 2 * math.log(2))).pvalue > 1e-4
+
+
+def test_ct_windows_by_name_are_each_as_likely():
+    names = ["lung", "bone", "brain"]
+    drawn = WindowJitter(ct=names).sample(9_000, torch_generator(0))
+    pairs = list(zip(drawn["center"].tolist(), drawn["width"].tolist(), strict=True))
+    assert set(pairs) == {CT_WINDOWS[name] for name in names}
+    assert stats.chisquare([pairs.count(CT_WINDOWS[name]) for name in names]).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("function", ["linear", "linear_exact", "sigmoid", "lut"])
+def test_a_ct_window_by_name_takes_the_place_of_the_images_own(make_batch, function):
+    """-600 and 1500 are the lung's: -1350 is black and 150 is white, whatever window or table the file asks for."""
+    stored = torch.tensor([-2000.0, -1350.0, -600.0, -225.0, 150.0, 900.0]).view(1, 1, 1, -1)
+    batch = make_batch(stored + 1024, intercept=-1024.0, center=40.0, width=401.0, function=FUNCTIONS[function])
+    batch.luts = torch.linspace(1, 0, 16)[None] if function == "lut" else None
+    image = show(in_window(batch), batch, WindowJitter(ct=["lung"]).sample(1, torch_generator(0)))
+    assert image.flatten().tolist() == pytest.approx([0, 0, 0.5, 0.75, 1, 1], abs=1e-4)
+    moved = show(
+        in_window(batch), batch, WindowJitter(ct=["lung"]).sample(1, torch_generator(0)) | {"center_shift": torch.tensor([0.1])}
+    )
+    assert moved.flatten()[2] == pytest.approx(0.4, abs=1e-4)
+
+
+def test_window_presets_are_for_ct_and_other_images_keep_their_own():
+    manifest = pd.DataFrame(
+        {
+            "modality": ["CT", "CT", "DX", "DX"],
+            "window_center": [40.0, np.nan, 2000.0, np.nan],
+            "window_width": [400.0, np.nan, 4000.0, np.nan],
+            "window_function": ["linear", None, "sigmoid", None],
+            "full_low": [-1024.0, -1024.0, 0.0, 0.0],
+            "full_high": [3071.0, 3071.0, 4095.0, 255.0],
+            "p00_5": [-1000.0, -990.0, 10.0, 3.0],
+            "p99_5": [900.0, 800.0, 3900.0, 250.0],
+        },
+        index=[3, 5, 7, 9],
+    )
+    for name, (center, width) in CT_WINDOWS.items():
+        windows = choose_windows(manifest, name)
+        assert windows["center"].tolist() == [center, center, 2000.0, 127.5]
+        assert windows["width"].tolist() == [width, width, 4000.0, 255.0]
+        assert windows["function"].tolist() == ["linear_exact", "linear_exact", "sigmoid", "linear_exact"]
+        assert windows["source"].tolist() == [name, name, "file", "full"]
+        assert windows["lut"].isna().all()
+    assert CT_WINDOWS["lung"] == (-600.0, 1500.0)
+    assert choose_windows(manifest, "auto")["center"].tolist() == [40.0, -95.0, 2000.0, 127.5]
+
+
+def test_valid_pixels_of_a_volume(make_batch):
+    batch = make_batch(torch.ones(1, 1, 4, 6, 8), box=[1.0, 2.0, 0.0, 3.0, 6.0, 5.0])
+    mask = valid_mask(batch)
+    assert mask.sum() == 2 * 4 * 5
+    assert mask[0, 0, 1:3, 2:6, :5].eq(1).all()
+    assert torch.equal(to_unit_range(batch), mask)

@@ -1,0 +1,143 @@
+"""views: what a study's views look like, before days of training are spent on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl.augment.policies import POLICIES, build_policy, departures, policy_settings
+from medssl.augment.views import ViewSettings, smallest_crop
+from medssl.data.archive import Archive
+from medssl.data.volumes import VolumeSource
+from medssl.errors import DataError, StudyError
+from medssl.files import write_atomic
+from medssl.report.archive_sample import draw, is_flagged
+from medssl.report.views_sheet import views_sheet
+from medssl.seeds import numpy_generator
+from medssl.stages.index import index
+from medssl.stages.screen import say, warn
+from medssl.stages.workspace import Workspace, check_components
+
+if TYPE_CHECKING:
+    from medssl.tracking import RunLog
+
+STEPS = ("pretrain", "finetune")
+
+
+def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: str = "pretrain") -> Path:
+    """Write a contact sheet of images that pretraining may see, and of views of them; returns its path.
+
+    Args:
+        images: rows of the sheet, spread over data sets, vendors and patients.
+        count: views of each image.
+        of: `pretrain` (pretrain.views) or `finetune` (finetune.full.views).
+
+    Raises:
+        StudyError: there is no such step, or the study does not fine-tune all weights.
+        DataError: the policy does not fit the images.
+    """
+    if of not in STEPS:
+        raise StudyError(f"--of {of}: allowed: {', '.join(STEPS)}")
+    if of == "finetune" and work.study.finetune.full is None:
+        raise StudyError(f"{work.study_file}: finetune.full: is null, so there are no views of fine-tuning")
+    check_components(work.study)
+    archive = index(work)
+    settings = chosen_settings(work, of)
+    rows = archive.rows(pretrain=True, source=sorted(work.study.pretrain.sources or work.study.data))
+    check_fit(archive, rows, settings, of)
+    sheet = _sheet(work, archive, rows, settings, images, count)
+    own = work.folder / f"views_{of}.png"  # trackers take files of the work folder alone
+    for path in (own, out):
+        write_atomic(path, sheet)
+    with work.open_log("views", stage="views", params={"views": settings.model_dump(mode="json", exclude_none=True)}) as log:
+        log.artifact(own, pixels=True)
+    tell_departures(settings)
+    say("views", f"{min(images, len(rows))} images and {count} views of each, policy {settings.policy}: {out}")
+    return out
+
+
+def chosen_settings(work: Workspace, of: str) -> ViewSettings:
+    """The checked settings of the views of a step."""
+    if of == "finetune":
+        return policy_settings(work.study.finetune.full.views, "finetune.full.views")
+    return policy_settings(work.study.pretrain.views)
+
+
+def check_fit(archive: Archive, rows: np.ndarray, settings: ViewSettings, of: str = "pretrain") -> None:
+    """Refuse views that are not for these images.
+
+    Raises:
+        DataError: there are none; or they are in colour, grey, or whole volumes, and the policy is for something else.
+    """
+    if len(rows) == 0:
+        raise DataError("views: there are no images that pretraining may see; see `medssl index --report`")
+    policy, part = POLICIES[settings.policy], archive.manifest.iloc[rows]
+    where = {"pretrain": "pretrain.views", "finetune": "finetune.full.views"}[of]
+    volumes = (part["kind"] == "volume").to_numpy()
+    if volumes.any() and policy.dims == 2:
+        name = part["source"].iloc[volumes.argmax()]
+        raise DataError(f"{where}: {policy.name} is for images, and {name} is indexed as volumes; name a policy for volumes")
+    if not volumes.all() and policy.dims == 3:
+        name = part["source"].iloc[(~volumes).argmax()]
+        raise DataError(
+            f"{where}: {policy.name} is for volumes, and {name} is indexed as images; set `units: volumes` in its card"
+        )
+    colour = (part["channels"] == 3).to_numpy()
+    if policy.channels == "rgb" and not colour.all():
+        name = part["source"].iloc[(~colour).argmax()]
+        raise DataError(f"{where}: {policy.name} is for colour images, and {name} has grey ones; set `channels: rgb` in its card")
+    if policy.channels == "grey" and colour.any():
+        name = part["source"].iloc[colour.argmax()]
+        raise DataError(f"{where}: {policy.name} is for grey images, and {name} is in colour; name another policy")
+    if (settings.ct_noise or settings.ct_kernel or settings.window.ct) and not (part["modality"] == "CT").all():
+        name = part["source"].iloc[(part["modality"] != "CT").to_numpy().argmax()]
+        raise DataError(
+            f"{where}: ct_noise, ct_kernel and window.ct are in Hounsfield units, and {name} has images that are not CT"
+        )
+    if settings.geometry.crop_mm and part[["spacing_row", "spacing_column"]].isna().any(axis=None):
+        name = part["source"].iloc[part["spacing_row"].isna().to_numpy().argmax()]
+        raise DataError(
+            f"{where}.geometry.crop_mm: {name} has images whose files say no spacing; set crop_mm: null and crop_scale"
+        )
+
+
+def tell_departures(settings: ViewSettings) -> None:
+    """Say what the study switched on although its policy leaves it out for a reason."""
+    for sentence in departures(settings):
+        warn(f"views: {sentence}")
+
+
+def tell_enlarged_crops(work: Workspace, settings: ViewSettings) -> None:
+    """Warn where the smallest crop has fewer pixels than a view."""
+    if settings.geometry.crop_mm or POLICIES[settings.policy].dims == 3:
+        return  # known only once the spacing is
+    size, side = work.study.encoder.input_size, smallest_crop(settings, work.study.store_size)
+    if side < size - 0.5:
+        need = int(np.ceil(size * work.study.store_size / side))
+        warn(
+            f"pretrain: the smallest crop, {side:.0f} px of the store, is enlarged to {size} px; store.size={need} would avoid it"
+        )
+
+
+def log_views(work: Workspace, archive: Archive, rows: np.ndarray, folder: Path, log: RunLog) -> None:
+    """Write views.png into the folder of an arm and hand it to the tracker, which gets it only where the study lets pixels go there.
+
+    Images that may show text or a face are left out; where there are no others there is no sheet, and the log says so.
+    """
+    rows = rows[~is_flagged(archive.manifest.iloc[rows]).to_numpy()]
+    if len(rows) == 0:
+        warn("pretrain: every image may show burned-in text, so no contact sheet of views is kept")
+        return
+    path = folder / "views.png"
+    write_atomic(path, _sheet(work, archive, rows, chosen_settings(work, "pretrain"), 6, 4))
+    log.artifact(path, folder="views", pixels=True)
+
+
+def _sheet(work: Workspace, archive: Archive, rows: np.ndarray, settings: ViewSettings, images: int, count: int) -> bytes:
+    chosen = draw(archive.manifest, rows, images, numpy_generator(work.study.seed, "views", "sheet"))
+    policy, rule = build_policy(settings), work.study.encoder.window
+    make = VolumeSource(archive.store, archive.manifest, chosen, rule) if policy.dims == 3 else archive.pixels(chosen, rule)
+    batch = make.batch(np.arange(len(chosen)))
+    return views_sheet(batch, policy, work.study.encoder.input_size, work.study.seed, count)
