@@ -91,10 +91,12 @@ def _grid(
             for other in range(dims):
                 total.addcmul_(moved[:, other], matrix[:, axis, other].view(n, *[1] * dims))
         if not full_box:
-            # Centres of the first and last valid pixel: beyond them interpolation would read padding.
-            first = ((box[:, dims - 1 - axis] + 0.5) * scale[axis] - 1).view(n, *[1] * dims)
-            last = ((box[:, 2 * dims - 1 - axis] - 0.5) * scale[axis] - 1).view(n, *[1] * dims)
-            torch.clamp(total, first, last, out=grid[:, axis])
+            # Centres of the first and last valid pixel: beyond them interpolation would read padding. Where there is none the
+            # image's own edge is left to grid_sample, so that a sample's view does not depend on the boxes beside it.
+            low, high = box[:, dims - 1 - axis], box[:, 2 * dims - 1 - axis]
+            first = torch.where(low > 0, (low + 0.5) * scale[axis] - 1, -torch.inf)
+            last = torch.where(high < images.shape[-1 - axis], (high - 0.5) * scale[axis] - 1, torch.inf)
+            torch.clamp(total, first.view(n, *[1] * dims), last.view(n, *[1] * dims), out=grid[:, axis])
     return grid.movedim(1, -1)
 
 

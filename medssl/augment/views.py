@@ -135,7 +135,8 @@ class Views:
 
     def describe(self, parameters: Parameters, i: int) -> list[str]:
         """What was drawn for view i, a few characters a line, for captions."""
-        lines = [" ".join(geometry.describe(_of("geometry", parameters), i, self.settings.geometry))]
+        parts = geometry.describe(_of("geometry", parameters), i, self.settings.geometry)
+        lines = [" ".join(parts[start : start + 2]) for start in range(0, len(parts), 2)]
         window = _of("window", parameters)
         if self.settings.window != WindowJitter():
             text = f"window {float(window['center_shift'][i]):+.2f} x{float(window['width_factor'][i]):.2f}"

@@ -23,6 +23,9 @@ class WindowJitter(StrictModel):
 
     center_shift: Share = Field(default=0.0, description="Largest shift of the window's centre, share of its width, uniform")
     width_factor: Factors = Field(default=[1.0, 1.0], description="Factor of the window's width, log-uniform")
+    anchor: Literal["center", "low"] = Field(
+        default="center", description="What stays where it is when the width changes; low: black stays black, as under a gain"
+    )
     ct: list[Literal["lung", "soft_tissue", "bone", "brain"]] | None = Field(
         default=None, min_length=1, description="CT: one of these windows is drawn for each view; null: the image's own"
     )
@@ -34,6 +37,7 @@ class WindowJitter(StrictModel):
         drawn = {
             "center_shift": both_ways(u[:, 0], self.center_shift),
             "width_factor": log_between(u[:, 1], *self.width_factor),
+            "anchor": torch.full((n,), 0.5 if self.anchor == "center" else 0.0),
         }
         if names:
             windows = torch.tensor([CT_WINDOWS[name] for name in names])[(u[:, 2] * len(names)).long()]
@@ -97,17 +101,17 @@ def show(image: Tensor, batch: PixelBatch, jitter: Parameters | None = None) -> 
 
 def _jittered(batch: PixelBatch, jitter: Parameters | None) -> tuple[Tensor, Tensor]:
     """(scale, shift), (N,) each: coordinates in the view's window = scale x coordinates in the image's own + shift."""
-    own_center, own_width = window_ends(batch)
-    one = torch.ones_like(own_center)
+    scale, shift = torch.ones_like(batch.center), torch.zeros_like(batch.center)
     if jitter is None:
-        return one, 0 * one
-    move, stretch = jitter["center_shift"], jitter["width_factor"]
-    if "center" not in jitter:
-        return 1 / stretch, 0.5 - (0.5 + move) / stretch
-    width = jitter["width"] * stretch
-    center = jitter["center"] + move * jitter["width"]
-    own_width = own_width.clamp_min(1e-6)
-    return own_width / width, (own_center - own_width / 2 - center) / width + 0.5
+        return scale, shift
+    if "center" in jitter:
+        center, width = window_ends(batch)
+        width = width.clamp_min(1e-6)
+        scale = width / jitter["width"]
+        shift = (center - width / 2 - jitter["center"]) / jitter["width"] + 0.5
+    # Where black is: an inverted image shows its upper end black.
+    stretch, anchor = jitter["width_factor"], torch.where(batch.invert, 1 - jitter["anchor"], jitter["anchor"])
+    return scale / stretch, (shift - anchor - jitter["center_shift"]) / stretch + anchor
 
 
 @torch.no_grad()

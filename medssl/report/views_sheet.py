@@ -14,7 +14,7 @@ from medssl.report.contact_sheet import sheet_png
 from medssl.seeds import torch_generator
 
 
-def views_sheet(batch: PixelBatch, policy: Views, size: int, seed: int, views: int, *, tile: int = 176) -> bytes:
+def views_sheet(batch: PixelBatch, policy: Views, size: int, seed: int, views: int, *, tile: int = 184) -> bytes:
     """A PNG with a row for each image of the batch: the image, then `views` views, drawn as for step 0 of a run of this seed.
 
     Of volumes the middle slices are shown, front above, the patient's right on the left.
@@ -56,5 +56,5 @@ def _extent(batch: PixelBatch, i: int) -> str:
     sides = (batch.box[i, dims:] - batch.box[i, :dims]).tolist()
     text = "x".join(f"{side:.0f}" for side in sides) + " px stored"
     if bool(batch.spacing[i].isfinite().all()):
-        text = "x".join(f"{side * mm:.0f}" for side, mm in zip(sides, batch.spacing[i].tolist(), strict=True)) + " mm"
+        text = "x".join(f"{side * mm:.3g}" for side, mm in zip(sides, batch.spacing[i].tolist(), strict=True)) + " mm"
     return text

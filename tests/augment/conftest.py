@@ -6,6 +6,12 @@ import torch
 from medssl.data.batches import PixelBatch
 
 
+@pytest.fixture(autouse=True)
+def same_images_every_time():
+    """Images that tests draw do not depend on which tests ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def make_batch():
     """Makes a PixelBatch of pixels (N, C, H, W) or (N, C, D, H, W); keyword arguments replace columns.

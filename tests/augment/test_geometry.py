@@ -127,7 +127,11 @@ def test_inside_no_point_of_a_view_lies_outside_of_the_box(dims, elastic):
     lines = [(torch.arange(side) / (side - 1)) - 0.5] * dims  # both edges of the view, not only the centres of its pixels
     u = torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1], dim=-1).reshape(-1, dims)
     if elastic:
-        u = u + (2 * torch.rand(n, len(u), dims, generator=generator) - 1) * drawn["elastic"].abs().flatten(1).amax(1)[:, None, None]
+        u = (
+            u
+            + (2 * torch.rand(n, len(u), dims, generator=generator) - 1)
+            * drawn["elastic"].abs().flatten(1).amax(1)[:, None, None]
+        )
     at = (matrix[:, None] @ u.expand(n, -1, dims)[..., None]).squeeze(-1) + center[:, None]
     assert (at - box[:, None, :dims].flip(-1)).min() > -1e-3
     assert (box[:, None, dims:].flip(-1) - at).min() > -1e-3
@@ -295,7 +299,9 @@ def test_draws_are_of_the_seed_alone_and_no_range_moves_the_draws_of_another():
     some, again = Geometry(**DRAWN).sample(50, 1, 3), Geometry(**DRAWN).sample(50, 1, 3)
     assert all(torch.equal(some[name], again[name]) for name in some)
     assert not torch.equal(some["scale"], Geometry(**DRAWN).sample(50, 2, 3)["scale"])
-    others = Geometry(**DRAWN | {"rotation": 0.0, "quarter_turns": False, "horizontal_flip": 0.0, "elastic": 0.2}).sample(50, 1, 3)
+    others = Geometry(**DRAWN | {"rotation": 0.0, "quarter_turns": False, "horizontal_flip": 0.0, "elastic": 0.2}).sample(
+        50, 1, 3
+    )
     for name in some.keys() - {"rotation", "turns", "flip"}:
         assert torch.equal(some[name], others[name]), name
     assert torch.equal(some["flip"][:, 1:], others["flip"][:, 1:])

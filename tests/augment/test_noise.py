@@ -99,4 +99,6 @@ def test_any_shape_also_of_an_odd_count():
 def test_the_same_on_cpu_and_gpu():
     seeds = torch.randint(0, 2**63 - 1, (16,), generator=torch.Generator().manual_seed(0))
     assert torch.equal(uniform_noise(seeds, 4096), uniform_noise(seeds.cuda(), 4096).cpu())
-    torch.testing.assert_close(gaussian_noise(seeds, (1, 64, 64)), gaussian_noise(seeds.cuda(), (1, 64, 64)).cpu(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gaussian_noise(seeds, (1, 64, 64)), gaussian_noise(seeds.cuda(), (1, 64, 64)).cpu(), atol=1e-5, rtol=0
+    )

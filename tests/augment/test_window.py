@@ -116,7 +116,7 @@ def test_padding_of_an_inverted_image_is_black(make_batch):
 def test_jitter_moves_and_stretches_the_window(make_batch):
     batch = make_batch(torch.full((3, 1, 1, 1), 50.0), center=50.0, width=100.0)
     shift, factor = torch.tensor([0.1, -0.1, 0.1]), torch.tensor([1.0, 1.0, 2.0])
-    image = show(in_window(batch), batch, {"center_shift": shift, "width_factor": factor})
+    image = show(in_window(batch), batch, {"center_shift": shift, "width_factor": factor, "anchor": torch.full((3,), 0.5)})
     assert image.flatten().tolist() == pytest.approx([0.4, 0.6, 0.45])
 
 
@@ -142,9 +142,19 @@ def test_window_coordinates_are_linear_beyond_the_window(make_batch):
 
 def test_jitter_follows_its_distributions():
     drawn = WindowJitter(center_shift=0.1, width_factor=[0.5, 2.0]).sample(10_000, torch_generator(0))
-    assert set(drawn) == {"center_shift", "width_factor"}
+    assert set(drawn) == {"center_shift", "width_factor", "anchor"}
     assert stats.kstest(drawn["center_shift"].numpy(), "uniform", (-0.1, 0.2)).pvalue > 1e-4
     assert stats.kstest(drawn["width_factor"].log().numpy(), "uniform", (-math.log(2), 2 * math.log(2))).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_under_a_gain_black_stays_black(make_batch, invert):
+    """Also of an inverted image, whose upper end is black; the factor is that of the distance from black."""
+    units = torch.tensor([0.0, 0.25, 0.5, 1.0]).view(1, 1, 1, 4)
+    batch = make_batch(1 - units if invert else units, invert=invert)
+    jitter = WindowJitter(width_factor=[2.0, 2.0], anchor="low").sample(1, torch_generator(0))
+    shown = show(in_window(batch), batch, jitter)
+    assert shown.flatten().tolist() == pytest.approx([0, 0.125, 0.25, 0.5], abs=1e-6)
 
 
 def test_ct_windows_by_name_are_each_as_likely():

@@ -44,8 +44,8 @@ class ColorJitter(Transform):
 
     def describe(self, drawn: Parameters, i: int) -> str:
         """All four, by their first letters."""
-        factors = [f"{name[0]} {float(drawn[name][i]):.2f}" for name in ("brightness", "contrast", "saturation")]
-        return " ".join([*factors, f"h {float(drawn['hue'][i]):+.2f}"])
+        factors = [f"{name[0]}{float(drawn[name][i]):.2f}" for name in ("brightness", "contrast", "saturation")]
+        return " ".join([*factors, f"h{float(drawn['hue'][i]):+.2f}"])
 
 
 def luma(images: Tensor) -> Tensor:

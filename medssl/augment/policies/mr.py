@@ -3,8 +3,8 @@
 from medssl.augment.policies.base import GREY, Policy
 
 _INTENSITY = {
-    # There is no absolute scale: each view may show another part of the range.
-    "window": {"center_shift": 0.1, "width_factor": [0.85, 1.3]},
+    # There is no absolute scale, but there is a zero: air stays black (moved about its centre, the window veiled whole heads).
+    "window": {"center_shift": 0.03, "width_factor": [0.8, 1.3], "anchor": "low"},
     # At 0.3 the field changes brightness by up to a third from side to side, as surface coils do before correction.
     "bias_field": {"strength": [0.0, 0.3], "probability": 0.5},
     # A matrix of half the size is the difference between a localizer and a diagnostic series.
@@ -13,11 +13,11 @@ _INTENSITY = {
     "gibbs": {"alpha": [0.1, 0.45], "probability": 0.15},
     # Breathing and pulsation; stronger ghosts make a scan that is repeated.
     "ghosting": {"strength": [0.1, 0.35], "ghosts": [2, 5], "probability": 0.15},
-    # Magnitude images have Rician noise; beyond 0.03 grey and white matter mix.
-    "rician_noise": {"std": [0.0, 0.03], "probability": 0.5},
+    # Magnitude images have Rician noise; at 0.03 and a gamma that lifts the dark, air looked like tissue.
+    "rician_noise": {"std": [0.0, 0.02], "probability": 0.5},
     # Contrast between tissues depends on TE and TR; a rising curve keeps their order.
     "histogram_warp": {"strength": 0.3, "probability": 0.3},
-    "gamma": {"exponent": [0.75, 1.35]},
+    "gamma": {"exponent": [0.8, 1.3]},
 }
 _LEFT_OUT = GREY | {
     "geometry.horizontal_flip": "hemispheres differ and their side is a finding; switch it on where it is not",

@@ -10,8 +10,8 @@ ULTRASOUND = Policy(
         # The sector is framed by black and text; a small crop holds nothing but speckle. Depth and width are not exchanged,
         # but the pulse makes anatomy as wide as it likes: an eighth.
         "geometry": {"crop_scale": [0.4, 1.0], "crop_ratio": [0.88, 1.14], "rotation": 10.0, "horizontal_flip": 0.5},
-        # Overall gain.
-        "window": {"center_shift": 0.08, "width_factor": [0.85, 1.25]},
+        # Overall gain; what is black around the sector stays black.
+        "window": {"width_factor": [0.8, 1.3], "anchor": "low"},
         # Time gain compensation.
         "depth_attenuation": {"strength": 0.6, "probability": 0.5},
         # Ribs, gas, stones; not often, because a shadow can be the finding.
