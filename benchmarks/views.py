@@ -449,7 +449,7 @@ def main() -> None:
         policy, device, batch, threads = given.peak
         print(json.dumps(peak(policy, device, int(batch), int(threads))))
         return
-    quick, workers, rounds = given.quick, given.workers, 1 if given.quick else 3
+    quick, workers, rounds = given.quick, given.workers, 2 if given.quick else 3
     parts = {
         "images": (
             f"Two views a sample, {VIEW} px from {STORE} px, CPU with {workers} threads or workers",
