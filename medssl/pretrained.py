@@ -48,7 +48,8 @@ class PretrainedEncoder(nn.Module):
 
         Args:
             image: a DICOM (of several frames the first), PNG, JPEG or TIFF file, or a grey array (H, W): uint8 (shown from 0
-                to 255), uint16 or int16 (percentiles 0.5 to 99.5 are shown), or floats in [0, 1]. High values are bright.
+                to 255), uint16 or int16 (percentiles 0.5 to 99.5 are shown; int16 by the window in HU that the encoder was
+                trained with, if it was), or floats in [0, 1]. High values are bright.
 
         Raises:
             DataError: the file cannot be read, or the array is none of these.
@@ -56,7 +57,10 @@ class PretrainedEncoder(nn.Module):
         found = _from_array(image) if isinstance(image, np.ndarray) else self._from_file(Path(image))
         size = self.card.preprocessing.store_size
         placed = place(found.pixels, found.slope, found.intercept, size)
+        # Arrays carry no header: int16 ones are taken for Hounsfield units where the encoder learnt from a CT window.
+        modality = "CT" if isinstance(image, np.ndarray) and image.dtype == np.int16 else found.header.modality
         row = describe(found) | {
+            "modality": modality,
             "store_shard": 0,
             "store_row": 0,
             "store_slope": placed.slope,

@@ -70,3 +70,15 @@ def test_what_is_no_image_is_one_line(tmp_path):
     (tmp_path / "page.dcm").write_text("<html>")
     with pytest.raises(DataError, match=r"page\.dcm: cannot be read: not_dicom"):
         encoder().prepare(tmp_path / "page.dcm")
+
+
+def test_a_ct_window_by_name_is_in_hounsfield_units():
+    """-1350 to 150 HU is lung, whatever the percentiles of the image are; only int16 arrays are taken for HU."""
+    pixels = np.full((SIZE, SIZE), -600, np.int16)
+    pixels[0, :4] = [-1350, 150, 3000, -3000]
+    pixels[-8:] = 0
+    shown = encoder(window="lung").prepare(pixels)[0, 0]
+    assert float(shown[SIZE // 2, SIZE // 2]) == pytest.approx(0.5, abs=1e-4)
+    assert shown[0, :4].tolist() == pytest.approx([0, 1, 1, 0], abs=1e-4)
+    unsigned = encoder(window="lung").prepare((pixels.astype(np.int32) + 5000).astype(np.uint16))[0, 0]
+    assert float(unsigned[SIZE // 2, SIZE // 2]) == pytest.approx(0, abs=0.01), "by percentiles, -600 is the darkest"

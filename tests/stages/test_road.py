@@ -15,6 +15,7 @@ import medssl
 from medssl.cli import app
 from medssl.stages.pipeline import run_pipeline
 from medssl.stages.workspace import open_workspace
+from medssl.tracking import lines
 
 REPOSITORY = Path(__file__).parents[2]
 PIPELINE = REPOSITORY / "pipelines" / "imagenet_vs_in_domain.yaml"
@@ -122,6 +123,17 @@ def test_every_stage_is_a_run_with_its_parameters_and_data(road, client):
     assert steps == [line["step"] for line in logged if "pretrain/loss" in line]
     names = {item.path for item in client.list_artifacts(pretraining.info.run_id)}
     assert {"study", "encoder"} <= names
+
+
+def test_what_the_views_look_like_is_kept_with_each_pretrained_arm(road, client):
+    """As pixels, which the tracker does not get unless the study says so."""
+    for arm in ("in_domain", "imagenet_in_domain"):
+        assert (road[1] / "pretrain" / arm / "views.png").stat().st_size > 10_000
+        log = road[1] / "tracking" / f"pretrain-{arm}" / "001" / "events.jsonl"
+        sheets = [event for _, event in lines.read(log) if event.get("folder") == "views"]
+        assert [event["pixels"] for event in sheets] == [True]
+        run = runs(client)[f"pretrain-{arm}"]
+        assert "views" not in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
 def test_the_arms_are_children_of_the_comparison(road, client):
