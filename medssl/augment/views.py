@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,9 +30,9 @@ from medssl.errors import DataError
 from medssl.seeds import derive, torch_generator
 from medssl.strict import StrictModel
 
-# Pixels that are worked on at once. On a CPU what the steps hand on to each other then stays in the cache, which is twice as
-# fast; on a GPU it bounds the memory beside the views themselves.
-CPU_PIXELS, GPU_PIXELS = 2**19, 2**25
+# Pixels that are worked on at once: so many that calling torch costs little, so few that what the steps hand on to each other
+# stays in the cache of a CPU, and takes little memory beside the views themselves.
+CPU_PIXELS, GPU_PIXELS = 2**20, 2**25
 
 
 class ViewSettings(StrictModel):
@@ -108,18 +110,17 @@ class Views:
         """
         size = self._size(batch, size)
         device = batch.pixels.device
+        matrix, center = self._transform(batch, _of("geometry", parameters))
+        groups = _samples_by_points(matrix, size)
         on = {name: parameters[f"{name}.on"] for name in self._transforms}  # looked at on the CPU, without waiting for a GPU
         there = {name: value.to(device, non_blocking=True) for name, value in parameters.items()}
-        per_chunk = self._samples_at_once(batch, size)
-        if per_chunk >= len(batch):
-            return self._views(batch, there, on, size)
-        channels = batch.pixels.shape[1]
-        out = torch.empty(len(batch), channels, *size, device=device)
-        for start in range(0, len(batch), per_chunk):
-            part = slice(start, min(start + per_chunk, len(batch)))
-            drawn = {name: value[part] for name, value in there.items()}
-            chosen = {name: value[part] for name, value in on.items()}
-            out[part] = self._views(batch.part(part.start, part.stop), drawn, chosen, size)
+        there |= {"matrix": matrix.to(device, non_blocking=True), "center": center.to(device, non_blocking=True)}
+        out = torch.empty(len(batch), batch.pixels.shape[1], *size, device=device)
+        for points, samples in groups.items():
+            for part in _parts(samples, self._samples_at_once(batch, size, points)):
+                drawn = {name: value[part] for name, value in there.items()}
+                chosen = {name: value[part] for name, value in on.items()}
+                out[part] = self._views(batch.part(part), drawn, chosen, size, points)
         return out
 
     @torch.no_grad()
@@ -128,9 +129,10 @@ class Views:
         size = self._size(batch, size)
         if batch.masks is None:
             raise ValueError("the batch has no masks")
-        drawn = {name: value.to(batch.pixels.device) for name, value in _of("geometry", parameters).items()}
-        matrix, center = self._transform(batch, drawn)
-        moved = resample(batch.masks.float(), batch.box, matrix, center, size, elastic=drawn.get("elastic"), nearest=True)
+        device, drawn = batch.pixels.device, _of("geometry", parameters)
+        matrix, center = (value.to(device) for value in self._transform(batch, drawn))
+        elastic = drawn["elastic"].to(device) if "elastic" in drawn else None
+        moved = resample(batch.masks.float(), batch.box, matrix, center, size, elastic=elastic, nearest=True)
         return moved.to(torch.uint8)
 
     def describe(self, parameters: Parameters, i: int) -> list[str]:
@@ -157,65 +159,38 @@ class Views:
             )
         return (size,) * self.dims if isinstance(size, int) else tuple(size)
 
-    def _samples_at_once(self, batch: PixelBatch, size: tuple[int, ...]) -> int:
+    def _samples_at_once(self, batch: PixelBatch, size: tuple[int, ...], points: tuple[int, ...]) -> int:
         if torch.compiler.is_compiling():
             return len(batch)
         budget = GPU_PIXELS if batch.pixels.is_cuda else CPU_PIXELS
-        largest = max(batch.pixels[0].numel(), batch.pixels.shape[1] * torch.Size(size).numel())
-        return max(1, budget // largest)
+        channels = batch.pixels.shape[1]
+        return max(1, budget // max(batch.pixels[0].numel(), channels * math.prod(size) * math.prod(points)))
 
-    def _views(self, batch: PixelBatch, drawn: Parameters, on: Parameters, size: tuple[int, ...]) -> Tensor:
-        views = self._resampled(batch, _of("geometry", drawn), size)
-        window = _of("window", drawn)
+    def _views(
+        self, batch: PixelBatch, drawn: Parameters, on: Parameters, size: tuple[int, ...], points: tuple[int, ...]
+    ) -> Tensor:
+        full = torch.tensor([*[0.0] * self.dims, *batch.pixels.shape[2:]])
+        full_box = not torch.compiler.is_compiling() and not batch.box.is_cuda and bool((batch.box == full).all())
+        elastic, images = drawn.get("geometry.elastic"), in_window(batch)
+        views = resample(
+            images, batch.box, drawn["matrix"], drawn["center"], size, points=points, elastic=elastic, full_box=full_box
+        )
+        del images
         center, width = window_ends(batch)
         scale = {"low": center - width / 2, "width": width}  # of window coordinates, for what happens in units
         views = self._apply(views, "units", drawn, on, scale)
-        views = show(views, batch, window)
+        views = show(views, batch, _of("window", drawn))
         return self._apply(views, "display", drawn, on, {})
 
-    def _resampled(self, batch: PixelBatch, drawn: Parameters, size: tuple[int, ...]) -> Tensor:
-        matrix, center = self._transform(batch, drawn)
-        spatial = batch.pixels.shape[2:]
-        full = torch.tensor([*[0.0] * self.dims, *spatial])
-        full_box = not torch.compiler.is_compiling() and not batch.box.is_cuda and bool((batch.box == full).all())
-        images, elastic = in_window(batch), drawn.get("elastic")
-        groups = self._points(batch, size)
-        if len(groups) == 1:
-            points = next(iter(groups))
-            return resample(images, batch.box, matrix, center, size, points=points, elastic=elastic, full_box=full_box)
-        views = torch.empty(*images.shape[:2], *size, device=images.device)
-        for points, samples in groups.items():
-            at = torch.tensor(samples, device=images.device)
-            moved = None if elastic is None else elastic[at]
-            views[at] = resample(
-                images[at], batch.box[at], matrix[at], center[at], size, points=points, elastic=moved, full_box=full_box
-            )
-        return views
-
     def _transform(self, batch: PixelBatch, drawn: Parameters) -> tuple[Tensor, Tensor]:
-        settings = self.settings.geometry
-        if settings.crop_mm is not None and not batch.spacing.isfinite().all():
+        """On the CPU, also for a GPU's batch: how many points a pixel takes hangs on it, and must not hang on a device's last bits."""
+        settings, (box, spacing) = self.settings.geometry, batch.placed()
+        if settings.crop_mm is not None and not spacing.isfinite().all():
             raise DataError(
                 "views: geometry.crop_mm needs the spacing of every image, which some files do not say; use crop_scale"
             )
-        return crop_transform(
-            batch.box, batch.spacing, drawn, in_mm=settings.crop_mm is not None, inside=settings.edge == "inside"
-        )
-
-    def _points(self, batch: PixelBatch, size: tuple[int, ...]) -> dict[tuple[int, ...], list[int]]:
-        """The points along each axis that a pixel is the mean of, with the samples that they are for.
-
-        By the largest crop that can be drawn for a sample: neither the draws nor the samples beside it change a view.
-        """
-        settings, spatial = self.settings.geometry, batch.pixels.shape[2:]
-        if settings.crop_mm is None:
-            reach = tuple(side * settings.crop_scale[1] ** (1 / self.dims) for side in spatial)
-            return {points_per_pixel(reach, size): list(range(len(batch)))}
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, spacing in enumerate(batch.spacing.tolist()):
-            reach = tuple(min(side, settings.crop_mm[1] / mm) for side, mm in zip(spatial, spacing, strict=True))
-            groups.setdefault(points_per_pixel(reach, size), []).append(i)
-        return groups
+        drawn = {name: value.cpu() for name, value in drawn.items()}
+        return crop_transform(box, spacing, drawn, in_mm=settings.crop_mm is not None, inside=settings.edge == "inside")
 
     def _apply(self, views: Tensor, stage: str, drawn: Parameters, on: Parameters, more: Parameters) -> Tensor:
         for name, transform in self._transforms.items():
@@ -234,6 +209,26 @@ class Views:
                 part = {key: value.index_select(0, chosen) for key, value in own.items()}
                 views.index_copy_(0, chosen, transform.apply(views.index_select(0, chosen), part))
         return views
+
+
+@torch.compiler.disable
+def _samples_by_points(matrix: Tensor, size: tuple[int, ...]) -> dict[tuple[int, ...], list[int]]:
+    """How many points along each axis a pixel of a view is the mean of, with the samples that it holds for.
+
+    By each sample's own crop: most shrink less than the largest that can be drawn, and points are what resampling costs.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, sides in enumerate(matrix.norm(dim=1).flip(1).tolist()):  # how far a view reaches along each of its axes, stored px
+        groups.setdefault(points_per_pixel(tuple(sides), size), []).append(i)
+    return groups
+
+
+def _parts(samples: list[int], most: int) -> Iterator[slice | Tensor]:
+    """The samples, at most so many at once; as slices, which copy nothing, where they follow each other."""
+    for start in range(0, len(samples), most):
+        part = samples[start : start + most]
+        follows = part[-1] - part[0] == len(part) - 1
+        yield slice(part[0], part[-1] + 1) if follows else torch.tensor(part)
 
 
 def _named(prefix: str, values: Parameters) -> Parameters:

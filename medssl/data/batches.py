@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
@@ -34,21 +34,30 @@ class PixelBatch:
     spacing: Tensor  # (N, 2) float32: mm between rows, between columns of the store; of volumes (N, 3), slices first; NaN unknown
     luts: Tensor | None = None  # (N, L) float32 in [0, 1]: VOI LUTs over the window's range, where any function is "lut"
     masks: Tensor | None = None  # (N, 1, H, W) or (N, 1, D, H, W) uint8: label values
+    host: tuple[Tensor, Tensor] | None = field(default=None, repr=False)  # box and spacing on the CPU, see `placed`
 
     def __len__(self) -> int:
         return len(self.row)
 
     def to(self, device: torch.device | str) -> PixelBatch:
         """The batch on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PixelBatch(
-            **{name: None if value is None else value.to(device, non_blocking=True) for name, value in values.items()}
-        )
+        moved = self._each(lambda value: value.to(device, non_blocking=True))
+        moved.host = self.placed()
+        return moved
 
-    def part(self, start: int, stop: int) -> PixelBatch:
-        """Samples start to stop; nothing is copied."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return PixelBatch(**{name: None if value is None else value[start:stop] for name, value in values.items()})
+    def part(self, samples: slice | Tensor) -> PixelBatch:
+        """Some samples: of a slice nothing is copied, of positions (int64) everything."""
+        part = self._each(lambda value: value[samples])
+        part.host = None if self.host is None else tuple(value[samples] for value in self.host)
+        return part
+
+    def placed(self) -> tuple[Tensor, Tensor]:
+        """Box and spacing on the CPU; a batch that came from there has kept them, so that nothing waits for a GPU."""
+        return self.host or (self.box.cpu(), self.spacing.cpu())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PixelBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "host"}
+        return PixelBatch(**{name: None if value is None else change(value) for name, value in values.items()})
 
 
 def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from medssl.data.batches import PixelBatch, PixelSource, epoch_order
 from medssl.errors import DataError
 from medssl.seeds import seed_global, torch_generator
 from medssl.training.checkpoint import load_checkpoint, save_checkpoint
+from medssl.training.memory import keep_memory
 from medssl.training.optimizers import set_learning_rates
 from medssl.training.stop import StopFlag, Stopped
 
@@ -98,6 +99,7 @@ def train(run: Run, stop: StopFlag) -> None:
     total = per_epoch * run.epochs
     if per_epoch == 0:
         raise DataError(f"training: {len(run.source)} images are fewer than one batch of {run.batch_size}; lower the batch size")
+    keep_memory()
     start = _restore(run)
     order, ordered_epoch = None, None
     run.module.train()

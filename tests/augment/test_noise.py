@@ -82,11 +82,12 @@ def test_noise_of_a_sample_does_not_depend_on_the_batch():
         assert torch.equal(gaussian_noise(seeds[i : i + 1], (1, 9, 7))[0], together[i])
 
 
-def test_the_bound_is_reached_by_no_hash():
-    """The smallest radius' logarithm is that of half a step of 2^-16."""
+def test_the_bound():
+    """The outermost of 2^16 quantiles is that of half a step."""
     noise = gaussian_noise(torch.arange(40), (100_000,))
     assert noise.isfinite().all()
-    assert 4.4 < noise.abs().max() <= (2 * 17 * np.log(2)) ** 0.5 + 1e-4 < 4.9
+    assert noise.abs().max() == pytest.approx(stats.norm.isf(2.0**-17), abs=1e-5)
+    assert noise.abs().max() < 4.4
 
 
 def test_any_shape_also_of_an_odd_count():

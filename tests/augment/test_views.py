@@ -93,7 +93,7 @@ def test_a_rank_that_takes_its_slice_sees_the_same_views(batch_of, name):
     assert all(len(value) == 8 and value.device.type == "cpu" for value in parameters.values())
     out = views.apply(batch, parameters, 16)
     for part in (slice(2, 5), slice(7, 8)):
-        sliced = views.apply(batch.part(part.start, part.stop), {key: value[part] for key, value in parameters.items()}, 16)
+        sliced = views.apply(batch.part(part), {key: value[part] for key, value in parameters.items()}, 16)
         if views.settings.geometry.elastic:
             torch.testing.assert_close(sliced, out[part], atol=1e-6, rtol=0)
         else:
@@ -108,7 +108,7 @@ def test_antialiasing_is_by_the_spacing_of_each_image_alone(make_batch):
     parameters = views.sample(2, generator())
     together = views.apply(batch, parameters, 16)
     for i in range(2):
-        alone = views.apply(batch.part(i, i + 1), {key: value[i : i + 1] for key, value in parameters.items()}, 16)
+        alone = views.apply(batch.part(slice(i, i + 1)), {key: value[i : i + 1] for key, value in parameters.items()}, 16)
         assert torch.equal(alone[0], together[i])
     assert together[1].std() < together[0].std() / 3, "the fine one is the mean of many voxels"
 
@@ -123,7 +123,9 @@ def test_chunks_give_the_same_views(batch_of, name, monkeypatch):
     monkeypatch.setattr(views, "_views", lambda part, *rest: calls.append(len(part)) or inner(part, *rest))
     monkeypatch.setattr(views_module, "CPU_PIXELS", 3 * max(batch.pixels[0].numel(), out[0].numel()))
     torch.testing.assert_close(views.apply(batch, parameters, 16), out, atol=1e-6, rtol=0)
-    assert calls == [3, 3, 2]
+    assert sum(calls) == 8
+    assert len(calls) > 1
+    assert max(calls) <= 3
 
 
 @pytest.mark.parametrize(("name", "sides"), [("plain", (32, 32)), ("plain_volume", (12, 12, 12))])

@@ -27,14 +27,18 @@ def gaussian_matrices(sigma: Tensor, sides: tuple[int, ...]) -> list[Tensor]:
 
 
 def _gaussian(sigma: Tensor, side: int) -> Tensor:
-    at = torch.arange(side, device=sigma.device, dtype=torch.float32)
-    distance = torch.arange(-REACH, side + REACH, device=sigma.device, dtype=torch.float32) - at[:, None]
-    weight = torch.exp(-0.5 * (distance / sigma.clamp_min(1e-3)[:, None, None]) ** 2)
-    weight = weight / weight.sum(2, keepdim=True)
-    inside = weight[:, :, REACH : REACH + side].clone()
-    inside[:, :, 0] += weight[:, :, :REACH].sum(2)
-    inside[:, :, -1] += weight[:, :, REACH + side :].sum(2)
-    return inside
+    """Each row is the one above it moved by a pixel, so one line of weights makes them all; what falls over the edge goes to it."""
+    distance = torch.arange(-side - REACH, side + REACH + 1, device=sigma.device, dtype=torch.float32)
+    weight = torch.exp(-0.5 * (distance / sigma.clamp_min(1e-3)[:, None]) ** 2)
+    weight = weight / weight[:, side:-side].sum(1, keepdim=True)
+    middle = side + REACH  # of the line: distance 0
+    matrix = weight[:, REACH + 1 : REACH + 2 * side].unfold(1, side, 1).flip(1).clone()  # (N, row, column): distance column - row
+    # Pixel i has i before it: beyond the edge lie the distances from -REACH - i to -i - 1, and as many on the other side.
+    tails = weight[:, :middle].flip(1).cumsum(1)  # sums of the distances -1 to -k
+    before = tails[:, -1:] - torch.cat([torch.zeros_like(tails[:, :1]), tails[:, : side - 1]], dim=1)
+    matrix[:, :, 0] += before
+    matrix[:, :, -1] += before.flip(1)
+    return matrix
 
 
 def resolution_matrices(factor: Tensor, sides: tuple[int, ...]) -> list[Tensor]:
