@@ -31,6 +31,7 @@ from common import machine, report, save
 from medssl.augment.policies import POLICIES, build_policy, policy_settings
 from medssl.augment.views import Views
 from medssl.data.batches import PixelBatch
+from medssl.training.memory import keep_memory
 
 STORE, VIEW = 256, 224  # px: side of the stored images, and of the views
 VOLUME, CROP = 96, 64  # the same of volumes
@@ -449,6 +450,7 @@ def main() -> None:
         policy, device, batch, threads = given.peak
         print(json.dumps(peak(policy, device, int(batch), int(threads))))
         return
+    keep_memory()  # as training does; kornia, in the same process, gains from it too
     quick, workers, rounds = given.quick, given.workers, 2 if given.quick else 3
     parts = {
         "images": (
