@@ -337,7 +337,7 @@ def peak(policy: str, device: str, batch: int, threads: int) -> dict[str, int]:
     pixels = smooth(min(batch, 16), stored, dims)
     made = pixel_batch(pixels.repeat(math.ceil(batch / len(pixels)), *[1] * (dims + 1))[:batch]).to(device)
     views, generator = build_policy(policy_settings({"policy": policy})), torch.Generator().manual_seed(0)
-    views.apply(made.part(0, 1), views.sample(1, generator), size)  # what libraries load and set up at their first call
+    views.apply(made.part(slice(0, 1)), views.sample(1, generator), size)  # what libraries load and set up at their first call
     drawn = views.sample(batch, generator)
     if device == "cuda":
         torch.cuda.synchronize()

@@ -164,7 +164,9 @@ class Views:
             return len(batch)
         budget = GPU_PIXELS if batch.pixels.is_cuda else CPU_PIXELS
         channels = batch.pixels.shape[1]
-        return max(1, budget // max(batch.pixels[0].numel(), channels * math.prod(size) * math.prod(points)))
+        most = budget // max(batch.pixels[0].numel(), channels * math.prod(size) * math.prod(points))
+        # torch samples one volume with one thread.
+        return max(most, 1 if batch.pixels.is_cuda or self.dims == 2 else min(torch.get_num_threads(), 4))
 
     def _views(
         self, batch: PixelBatch, drawn: Parameters, on: Parameters, size: tuple[int, ...], points: tuple[int, ...]
