@@ -10,7 +10,7 @@ from medssl.augment.intensity.ultrasound import DepthAttenuation, SectorShadow, 
 from medssl.seeds import torch_generator
 
 
-@pytest.mark.parametrize("spatial", [(96, 96), (28, 28, 28)], ids=["2D", "3D"])
+@pytest.mark.parametrize("spatial", [(160, 160), (40, 40, 40)], ids=["2D", "3D"])
 @pytest.mark.parametrize("level", [0.2, 0.5])
 def test_speckle_has_the_drawn_deviation_relative_to_the_pixel(spatial, level):
     drawn = {"std": torch.tensor([0.05, 0.15]), "seed": torch.tensor([1, 2])}
