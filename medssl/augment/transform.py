@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -15,7 +16,7 @@ Parameters = dict[str, Tensor]
 Stage = Literal["units", "display"]
 
 
-class Transform(StrictModel):
+class Transform(StrictModel, ABC):
     """Base of the intensity transforms; the fields of each are what it is drawn from, and stand in study files.
 
     A transform draws for n samples at once on the CPU and changes a batch at once on its device. What it draws is a function
@@ -32,13 +33,13 @@ class Transform(StrictModel):
 
     probability: Share = Field(default=1.0, description="Probability that a view is changed at all")
 
+    @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> Parameters:
         """Parameters of n samples: CPU tensors whose first dimension is n."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
         """Changed images (N, C, ...) of the same shape; may change `images` in place."""
-        raise NotImplementedError
 
     def sample(self, n: int, generator: torch.Generator) -> Parameters:
         """What `draw` gives, and `on` (n,) bool: which samples are changed."""

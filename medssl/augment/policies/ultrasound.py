@@ -1,6 +1,6 @@
 """Views of B-mode ultrasound: the transducer is above, depth runs down, gain is a knob."""
 
-from medssl.augment.policies.base import GREY, Policy
+from medssl.augment.policies.base import Policy
 
 ULTRASOUND = Policy(
     name="ultrasound",
@@ -19,8 +19,10 @@ ULTRASOUND = Policy(
         "speckle": {"std": [0.0, 0.15], "probability": 0.5},
         "gamma": {"exponent": [0.75, 1.35]},  # the display's compression curve
     },
-    leaves_out=GREY
-    | {
+    leaves_out={
+        "color_jitter": "the colours are the scale of the Doppler",
+        "grayscale": "the colours are the scale of the Doppler",
+        "stain_jitter": "it is for H&E stains",
         "geometry.vertical_flip": "the transducer is above: depth, attenuation and shadows run down",
         "geometry.quarter_turns": "depth runs down",
         "blur": "the size of speckle is how tissue is told apart",
