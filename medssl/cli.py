@@ -136,14 +136,39 @@ def views(
     out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path("views.png"),
     sets: Sets = None,
     images: Annotated[int, typer.Option("--images", min=1, max=64, help="Images, a row each.")] = 6,
-    count: Annotated[int, typer.Option("--views", min=1, max=16, help="Views of each image.")] = 5,
-    of: Annotated[str, typer.Option("--of", help="Whose views: pretrain or finetune.")] = "pretrain",
+    count: Annotated[int, typer.Option("--views", min=1, max=16, help="Views of each image; of pairs: epochs.")] = 5,
+    of: Annotated[str, typer.Option("--of", help="Views of pretrain or finetune, or pairs: related images.")] = "pretrain",
 ) -> None:
-    """A contact sheet of images, views of them, and what was drawn for each."""
+    """A contact sheet of images, views of them or related images, and what was drawn for each."""
     work = _open(config, sets)
     from medssl.stages.views import views as stage
 
     stage(work, out, images=images, count=count, of=of)
+
+
+@app.command()
+def diagnose(
+    config: Config,
+    sets: Sets = None,
+    steps: Annotated[int, typer.Option("--steps", min=2, help="Steps that each variant is trained for.")] = 200,
+    arm: Annotated[str | None, typer.Option("--arm", help="Whose weights to start from; the first pretrained arm's.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="An SVG file to write besides.")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """The papers' collapse experiments on your images: can a good run and a collapsed one be told apart here?"""
+    work = _open(config, sets)
+    from medssl.stages.diagnose import diagnose as stage
+
+    stage(work, steps=steps, arm=arm, out=out, fresh=fresh)
+
+
+@app.command()
+def sweep(config: Config, sets: Sets = None, fresh: Fresh = False) -> None:
+    """Learning rate, weight decay and strength of the views by RankMe, without labels; the same budget for every method."""
+    work = _open(config, sets)
+    from medssl.stages.sweep import sweep as stage
+
+    stage(work, fresh=fresh)
 
 
 @app.command()

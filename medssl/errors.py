@@ -29,5 +29,9 @@ class CheckpointError(UserError):
     """A checkpoint or an encoder belongs to something else or cannot be read."""
 
 
+class CollapseError(UserError):
+    """A pretraining has collapsed or diverged."""
+
+
 class TrackingError(UserError):
     """The tracker refuses what it is asked, for a reason other than being out of reach."""

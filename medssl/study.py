@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from medssl.errors import StudyError
 from medssl.strict import StrictModel, check, near_miss, parse_yaml, read_yaml
@@ -47,6 +47,14 @@ class EncoderSettings(StrictModel):
     stem: Literal["standard", "small"] = "standard"
     input_size: int = Field(default=64, ge=16, le=2048)
     normalization: Literal["backbone"] | Normalization = "backbone"
+    group_norm: Literal["keep", "to_batch_norm"] = Field(
+        default="keep",
+        description="to_batch_norm: a network with group normalisation gets batch normalisation, its convolutions keep their weights",
+    )
+    zero_init_residual: bool | None = Field(
+        default=None,
+        description="Random weights: each residual block starts as the identity (1706.02677, section 5.1). null: where the network can",
+    )
     batch_norm: Literal["as_loaded", "recalibrated"] = "as_loaded"
     window: Literal["auto", "percentile", "full", "lung", "soft_tissue", "bone", "brain"] = Field(
         default="auto",
@@ -75,6 +83,12 @@ class OfficialSplit(StrictModel):
     collisions: Literal["refuse", "remove_from_training"] = "refuse"
 
 
+def _rising(span: list[float]) -> list[float]:
+    if span[0] > span[1]:
+        raise ValueError(f"is {span}, the first number must not be above the second")
+    return span
+
+
 def _patient_unless_said(split: Any) -> Any:
     return {"kind": "patient", **split} if isinstance(split, dict) else split
 
@@ -95,13 +109,20 @@ class BinaryTask(StrictModel):
 
 
 class OptimizerSettings(StrictModel):
-    """SGD as in the SimSiam paper (2011.10566, section 4): lr = base_lr x batch_size / 256."""
+    """What a study says otherwise than the method's own recipe, that of its paper; see docs/methods.md and `training.recipe`."""
 
-    name: Literal["sgd"] = "sgd"
-    base_lr: float = Field(default=0.05, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    warmup_epochs: int = Field(default=0, ge=0)
+    name: Literal["sgd", "lars", "adamw"] | None = Field(
+        default=None, description="Another than the method's takes none of its numbers: give base_lr and weight_decay then"
+    )
+    base_lr: float | None = Field(default=None, gt=0, description="Learning rate before scaling with the batch")
+    scaling: Literal["linear", "sqrt", "none"] | None = Field(
+        default=None, description="linear: base_lr x batch_size / 256; sqrt: base_lr x sqrt(batch_size); none: base_lr"
+    )
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    weight_decay: float | None = Field(default=None, ge=0)
+    trust_coefficient: float | None = Field(default=None, gt=0, description="Of LARS")
+    warmup_epochs: int | None = Field(default=None, ge=0, description="null: the method's, at most a tenth of the epochs")
+    final_lr: float | None = Field(default=None, ge=0, lt=1, description="Where the cosine ends, share of the highest rate")
 
 
 class CheckpointSettings(StrictModel):
@@ -110,22 +131,63 @@ class CheckpointSettings(StrictModel):
     every_epochs: int = Field(default=1, ge=1)
 
 
+class CollapseSettings(StrictModel):
+    """What is done about a pretraining that collapses or diverges; see docs/methods.md for the rules."""
+
+    policy: Literal["warn", "stop"] = Field(
+        default="warn", description="stop: end the command with an error; the checkpoint stays"
+    )
+    patience: int = Field(default=3, ge=1, description="Checks in a row that must say the same; a divergence counts at once")
+
+
 class PretrainSettings(StrictModel):
     """Self-supervised pretraining on the images of `sources` without their labels."""
 
     sources: list[Name] | None = Field(default=None, min_length=1, description="null: every data set of the study")
     method: dict[str, Any] = Field(default_factory=lambda: {"name": "simsiam"})
     views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray"})
+    second_view: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of `views` that the second view has otherwise, such as BYOL's solarize"
+    )
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=256, ge=4)
+    accumulate: int = Field(default=1, ge=1, description="Parts that a batch passes the network in; BN sees one part at a time")
     optimizer: OptimizerSettings = OptimizerSettings()
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     log_every_steps: int = Field(default=10, ge=1)
     knn_images: int = Field(
         default=512, ge=0, description="Labelled training images for the kNN that is watched each epoch; 0: none"
     )
+    collapse: CollapseSettings = CollapseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     transductive: bool = False
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> PretrainSettings:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate is {self.accumulate}, which does not divide batch_size {self.batch_size}")
+        if (self.optimizer.warmup_epochs or 0) > self.epochs:
+            raise ValueError("optimizer.warmup_epochs is above epochs; allowed: at most that")
+        return self
+
+
+Span = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+class SweepSettings(StrictModel):
+    """A search for the rates and the strength of the views, with the same number of trials and samples for every method."""
+
+    methods: list[dict[str, Any]] | None = Field(default=None, min_length=1, description="null: pretrain.method alone")
+    arm: Name | None = Field(default=None, description="Whose weights to start from; null: the first arm that is pretrained")
+    trials: int = Field(default=12, ge=1, le=1000, description="For each method")
+    samples: int = Field(default=20_000, ge=1, description="Samples that each trial sees")
+    lr_factor: Span = Field(default=[0.1, 10.0], description="Of the method's base_lr, log-uniform")
+    weight_decay_factor: Span = Field(default=[0.1, 10.0], description="Of the method's weight_decay, log-uniform")
+    strength: Span = Field(default=[0.5, 1.5], description="Of the views, uniform; see pretrain.views.strength")
+    rank_by: Literal["rankme", "labels"] = Field(
+        default="rankme", description="labels: a linear probe inside the smallest label budget; the report then says so"
+    )
+    images: int = Field(default=2048, ge=64, description="Images that RankMe is computed on")
 
 
 class Arm(StrictModel):
@@ -136,13 +198,13 @@ class Arm(StrictModel):
     sources: list[Name] | None = Field(default=None, min_length=1, description="null: pretrain.sources")
 
 
-def stock_arms() -> dict[str, Arm]:
-    """The four initialisations that every study asks about."""
+def stock_arms(method: str = "simsiam") -> dict[str, dict[str, str]]:
+    """The four initialisations that every study asks about, as they stand in a study file."""
     return {
-        "random": Arm(init="random"),
-        "imagenet": Arm(init="imagenet"),
-        "in_domain": Arm(init="random", method="simsiam"),
-        "imagenet_in_domain": Arm(init="imagenet", method="simsiam"),
+        "random": {"init": "random"},
+        "imagenet": {"init": "imagenet"},
+        "in_domain": {"init": "random", "method": method},
+        "imagenet_in_domain": {"init": "imagenet", "method": method},
     }
 
 
@@ -229,11 +291,22 @@ class Study(StrictModel):
     encoder: EncoderSettings = EncoderSettings()
     task: BinaryTask | None = Field(default=None, description="null: index and pretrain only")
     pretrain: PretrainSettings = PretrainSettings()
-    arms: dict[Name, Arm] = Field(default_factory=stock_arms, min_length=1)
+    sweep: SweepSettings = SweepSettings()
+    arms: dict[Name, Arm] = Field(min_length=1, description="Left out: random, imagenet, in_domain and imagenet_in_domain")
     finetune: FinetuneSettings = FinetuneSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     tracking: TrackingSettings = TrackingSettings()
     privacy: PrivacySettings = PrivacySettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_the_stock_arms(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "arms" in value:
+            return value
+        pretrain = value.get("pretrain")
+        method = pretrain.get("method") if isinstance(pretrain, dict) else None
+        name = method.get("name") if isinstance(method, dict) else None
+        return value | {"arms": stock_arms(name if isinstance(name, str) else "simsiam")}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
@@ -243,8 +316,6 @@ class Study(StrictModel):
             raise ValueError(
                 f"store.size is {self.store_size}, below encoder.input_size {self.encoder.input_size}; allowed: at least that"
             )
-        if self.pretrain.optimizer.warmup_epochs > self.pretrain.epochs:
-            raise ValueError("pretrain.optimizer.warmup_epochs is above pretrain.epochs; allowed: at most that")
         return self
 
     def _names_exist(self) -> None:
@@ -254,6 +325,8 @@ class Study(StrictModel):
             for name in names:
                 if name not in self.data:
                     raise ValueError(f"{key} names '{name}'{near_miss(name, list(self.data))}; allowed: {', '.join(self.data)}")
+        if self.sweep.arm is not None and self.sweep.arm not in self.arms:
+            raise ValueError(f"sweep.arm is '{self.sweep.arm}', which is no arm; allowed: {', '.join(self.arms)}")
         if self.evaluate.reference not in self.arms:
             raise ValueError(
                 f"evaluate.reference is '{self.evaluate.reference}', which is no arm; allowed: {', '.join(self.arms)}"

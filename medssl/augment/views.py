@@ -39,6 +39,9 @@ class ViewSettings(StrictModel):
     """What views are drawn from. The transforms are applied in the order in which they stand here; null is off."""
 
     policy: str
+    strength: float = Field(
+        default=1.0, gt=0, le=3, description="All settings together milder or stronger; see medssl.augment.strength"
+    )
     geometry: Geometry = Geometry()
     # The scanner, before the window.
     ct_kernel: CtKernel | None = None

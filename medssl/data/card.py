@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from medssl.data.formats.options import ReadOptions
+from medssl.data.pair_kinds import PairKind
 from medssl.errors import CardError
 from medssl.strict import StrictModel, check, near_miss, read_yaml
 from medssl.study import Name
@@ -76,6 +77,27 @@ class Official(StrictModel):
     test: list[str] = Field(min_length=1)
 
 
+class TileGrid(StrictModel):
+    """Where tiles stand that are files of their own: their slide, and their place on its grid, counted from 0."""
+
+    slide: list[ValueSource] = Field(min_length=1, description="Names the slide; an image without one is no tile")
+    index: list[ValueSource] = Field(default_factory=list, description="Number of the tile, counted row by row")
+    columns: int | None = Field(default=None, ge=1, le=1_000_000, description="With index: tiles in a row of the grid")
+    row: list[ValueSource] = Field(default_factory=list)
+    column: list[ValueSource] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> TileGrid:
+        given = (bool(self.index), self.columns is not None, bool(self.row), bool(self.column))
+        if given not in ((True, True, False, False), (False, False, True, True)):
+            raise ValueError("must have index and columns, or row and column")
+        return self
+
+    def sources(self) -> list[ValueSource]:
+        """All that is looked up."""
+        return [*self.slide, *self.index, *self.row, *self.column]
+
+
 class Files(StrictModel):
     """Which files below the root belong to the data set (glob patterns on the path below the root)."""
 
@@ -113,10 +135,26 @@ class Card(StrictModel):
     patient: list[ValueSource] | Literal["image"] = Field(description="`image`: no patient is known, each image counts as one")
     targets: dict[Name, Target] = Field(default_factory=dict)
     official_split: Official | None = None
-    positive_pairs: list[Annotated[str, Field(pattern=r"^(second_view|same_study|same_patient)$")]] = Field(
-        default=["second_view"]
+    tiles: TileGrid | None = Field(default=None, description="raster: the images are tiles of slides; slides know their own grid")
+    positive_pairs: list[PairKind] = Field(
+        default_factory=list,
+        description="Which images are related, in order of preference; an image without any has a second view of itself",
     )
     known_faults: list[str] = Field(default_factory=list)
+
+    @field_validator("positive_pairs", mode="before")
+    @classmethod
+    def _are_blocks(cls, value: Any) -> Any:
+        words = [entry for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
+        if words:
+            raise ValueError(f"{words[0]!r} is a word, not a block such as {{kind: same_patient}}")
+        return value
+
+    @model_validator(mode="after")
+    def _tiles_are_raster(self) -> Card:
+        if self.tiles is not None and self.format != "raster":
+            raise ValueError(f"tiles: is for format raster, and the format is {self.format}")
+        return self
 
     @model_validator(mode="after")
     def _patient_tag_is_the_id(self) -> Card:

@@ -43,6 +43,9 @@ class RowBuilder:
         row_key = self._row_key(path, header.frame)
         patient, patient_from = self._patient(header, path, row_key)
         study, series = self._key("study", header.study_uid), self._key("series", header.series_uid)
+        tile = self._values.tile(path, header.tags)
+        if series is None:
+            series = self._series_without_uid(header, path, tile and tile[0])
         locations = self._locations(row_key, raw, header, patient, study, series)
         if patient is None:
             self.without_patient.append(row_key)
@@ -62,6 +65,7 @@ class RowBuilder:
             **dict(zip(("box_y0", "box_x0", "box_y1", "box_x1"), box, strict=True)),
             "study_year": date and date.year,
             "days_since_first": date and date.toordinal(),
+            **({} if tile is None else {"tile_row": tile[1], "tile_column": tile[2]}),
             "official_split": self._values.official_split(path, header.tags),
             **{f"{LABEL_PREFIX}{target}": self._values.label(target, path, header.tags) for target in self.card.targets},
         }
@@ -96,6 +100,16 @@ class RowBuilder:
 
     def _key(self, kind: str, identifier: str | None) -> str | None:
         return self._secret.key(kind, identifier) if identifier else None
+
+    def _series_without_uid(self, header: Header, path: str, slide: str | None) -> str | None:
+        """Of a tile that is a file of its own the key of its slide, of a slice the key of the volume that it was cut from."""
+        if slide is not None:
+            return self._secret.key("slide", self.source, slide)
+        if header.slice_index is None:
+            return None
+        from medssl.data.formats.orientation import MAX_SIDE  # it loads nibabel, which only volumes need
+
+        return self._secret.key("volume", self.source, path, str(header.frame // MAX_SIDE))
 
     def _patient(self, header: Header, path: str, row_key: str) -> tuple[str | None, str]:
         if self.card.patient == "image":

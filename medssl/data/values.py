@@ -62,11 +62,37 @@ class ValueReader:
                 return name
         raise DataError(f"{self.card.name}: official_split: the value {raw!r} is not in the card")
 
+    def tile(self, path: str, tags: Mapping[str, str]) -> tuple[str, int, int] | None:
+        """Slide, row and column of an image; None where the card names no tiles or the image is none.
+
+        Raises:
+            DataError: a row, column or number is no whole number.
+        """
+        grid = self.card.tiles
+        slide = grid and self._first(grid.slide, path, tags)
+        if not slide:
+            return None
+        if grid.columns is not None:
+            number = self._whole("index", grid.index, path, tags)
+            return None if number is None else (slide, *divmod(number, grid.columns))
+        row, column = self._whole("row", grid.row, path, tags), self._whole("column", grid.column, path, tags)
+        return None if row is None or column is None else (slide, row, column)
+
+    def _whole(self, key: str, sources: list[ValueSource], path: str, tags: Mapping[str, str]) -> int | None:
+        raw = self._first(sources, path, tags)
+        if not raw:
+            return None
+        if not re.fullmatch(r"[0-9]{1,6}", raw):
+            raise DataError(f"{self.card.name}: tiles.{key}: the value {raw!r} is no whole number from 0 to 999999")
+        return int(raw)
+
     def _all_sources(self) -> list[ValueSource]:
         card = self.card
         groups = [[] if card.patient == "image" else card.patient, *(target.source for target in card.targets.values())]
         if card.official_split:
             groups.append(card.official_split.source)
+        if card.tiles:
+            groups.append(card.tiles.sources())
         return [source for group in groups for source in group]
 
     def _first(self, sources: list[ValueSource], path: str, tags: Mapping[str, str]) -> str | None:

@@ -5,15 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from medssl.errors import StudyError
-from medssl.methods.base import Method, Output, ParameterGroup, ViewSpec
+from medssl.methods.barlow_twins import BarlowTwins, BarlowTwinsSettings
+from medssl.methods.base import Batch, Method, Output, ParameterGroup, View, ViewSpec
+from medssl.methods.byol import BYOL, BYOLSettings
+from medssl.methods.moco import MoCo, MoCoSettings
+from medssl.methods.simclr import SimCLR, SimCLRSettings
 from medssl.methods.simsiam import SimSiam, SimSiamSettings
+from medssl.methods.simtriplet import SimTriplet, SimTripletSettings
+from medssl.methods.swav import SwAV, SwAVSettings
 from medssl.models.encoder import Encoder
 from medssl.models.weights import init_stream
 from medssl.strict import StrictModel, check, near_miss
 
-__all__ = ["METHODS", "Method", "Output", "ParameterGroup", "ViewSpec", "build_method", "method_settings"]
+__all__ = ["METHODS", "Batch", "Method", "Output", "ParameterGroup", "View", "ViewSpec", "build_method", "method_settings"]
 
-METHODS: dict[str, tuple[type[StrictModel], type[Method]]] = {"simsiam": (SimSiamSettings, SimSiam)}
+METHODS: dict[str, tuple[type[StrictModel], type[Method]]] = {
+    "simsiam": (SimSiamSettings, SimSiam),
+    "simtriplet": (SimTripletSettings, SimTriplet),
+    "byol": (BYOLSettings, BYOL),
+    "moco": (MoCoSettings, MoCo),
+    "simclr": (SimCLRSettings, SimCLR),
+    "swav": (SwAVSettings, SwAV),
+    "barlow_twins": (BarlowTwinsSettings, BarlowTwins),
+}
 
 
 def method_settings(value: dict[str, Any], where: str = "pretrain.method") -> StrictModel:

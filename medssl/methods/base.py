@@ -1,22 +1,54 @@
-"""What a method of self-supervised pretraining is: the views it asks for, its parameter groups, its loss."""
+"""What a method of self-supervised pretraining is: the views it asks for, its parameter groups, its loss, its paper's recipe."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 from torch import Tensor, nn
 
 from medssl.models.encoder import Encoder
+from medssl.strict import StrictModel
+from medssl.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class View:
+    """One random view of each sample.
+
+    Attributes:
+        related: it shows a related image (`positive_pairs` of the data card), or the sample itself where it has none.
+        size: its side, share of the encoder's input size.
+        changes: keys of the study's `pretrain.views` that this view has otherwise.
+    """
+
+    related: bool = False
+    size: float = 1.0
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ViewSpec:
     """What a method asks of each sample."""
 
-    views: int  # random views of each sample
+    views: tuple[View, ...]
+
+
+@dataclass
+class Batch:
+    """What a method learns from; row i of everything belongs to sample i.
+
+    Attributes:
+        views: a tensor (N, C, side, side) a view of `ViewSpec`, float32 in [0, 1].
+        related: (N,) bool on the same device: the related views show another image; None where none were asked for.
+        text: (N, L) int64: tokens of each sample's report, for methods of images and text; None where there are none.
+    """
+
+    views: list[Tensor]
+    related: Tensor | None = None
+    text: Tensor | None = None
 
 
 @dataclass
@@ -25,13 +57,15 @@ class Output:
 
     Attributes:
         loss: scalar float32, to be minimised.
-        z: (views x N, d) float32, detached: projections as in training (batch statistics), for the collapse monitor.
-        p: (views x N, d) float32, detached: predictions, for methods with a predictor.
-        logs: detached scalars by name.
+        z: (V, N, d) float32, detached: projections of V views as in training (batch statistics), for the collapse monitor.
+        features: (V, N, D) float32, detached: the backbone's features of the same views, as in training.
+        p: (V, N, d) float32, detached: predictions, for methods with a predictor; V may be another number.
+        logs: detached scalars by name, besides the loss.
     """
 
     loss: Tensor
-    z: Tensor | None = None
+    z: Tensor
+    features: Tensor
     p: Tensor | None = None
     logs: dict[str, Tensor] = field(default_factory=dict)
 
@@ -44,14 +78,30 @@ class ParameterGroup(TypedDict):
     lr_scale: float  # times the learning rate of the study
     schedule: Literal["cosine", "constant"]
     weight_decay: bool  # whether the study's weight decay applies
+    adaptation: bool  # whether LARS scales each tensor's step by its norm
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods. A method knows networks and views; it knows nothing of files, ranks and optimisers."""
+    """Base of all methods. A method knows networks and views; it knows nothing of files, ranks and optimisers.
 
-    def __init__(self, encoder: Encoder) -> None:
+    Attributes:
+        settings: as in the study file, with `name`.
+        recipe: the optimiser, rates and schedule of the method's paper.
+        pairs: whether the method asks for related images.
+    """
+
+    recipe: ClassVar[Recipe]
+    pairs: ClassVar[bool] = False
+
+    def __init__(self, settings: StrictModel, encoder: Encoder) -> None:
         super().__init__()
+        self.settings = settings
         self.encoder = encoder
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """d, the width of z."""
 
     @abstractmethod
     def view_spec(self) -> ViewSpec:
@@ -62,14 +112,41 @@ class Method(nn.Module, ABC):
         """Every trainable parameter, in exactly one group."""
 
     @abstractmethod
-    def forward(self, views: list[Tensor]) -> Output:
-        """The loss of a batch: `view_spec().views` tensors (N, C, H, W), float32 in [0, 1], row i of each from sample i."""
+    def forward(self, batch: Batch) -> Output:
+        """The loss of a batch with the views of `view_spec()`."""
 
     def before_step(self, step: int, total: int) -> None:
         """Called before the forward pass of step 0 <= step < total."""
 
     def after_step(self, step: int, total: int) -> None:
         """Called after the optimiser's step, such as for the average of a teacher's weights."""
+
+
+def group(
+    name: str, modules: Iterable[nn.Module], *, lr_scale: float = 1.0, schedule: Literal["cosine", "constant"] = "cosine"
+) -> list[ParameterGroup]:
+    """One group of all trainable parameters of `modules`; none where there are no such parameters."""
+    return _group(name, trainable(modules), lr_scale, schedule, excluded=False)
+
+
+def groups_without_bias_and_norm(name: str, modules: Iterable[nn.Module], *, lr_scale: float = 1.0) -> list[ParameterGroup]:
+    """Two groups: weights, and apart from them biases and normalisation's parameters (all that have one dimension or none),
+    which get neither weight decay nor LARS's adaptation, as SimCLR (2002.05709, B.1) and BYOL (2006.07733, 3.3) do."""
+    parameters = trainable(modules)
+    weights = [parameter for parameter in parameters if parameter.ndim > 1]
+    rest = [parameter for parameter in parameters if parameter.ndim <= 1]
+    return _group(name, weights, lr_scale, "cosine", excluded=False) + _group(
+        f"{name}_bias_and_norm", rest, lr_scale, "cosine", excluded=True
+    )
+
+
+def _group(
+    name: str, params: list[nn.Parameter], lr_scale: float, schedule: Literal["cosine", "constant"], *, excluded: bool
+) -> list[ParameterGroup]:
+    if not params:
+        return []
+    keep = not excluded
+    return [ParameterGroup(name=name, params=params, lr_scale=lr_scale, schedule=schedule, weight_decay=keep, adaptation=keep)]
 
 
 def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from medssl.errors import StudyError
+from medssl.models.norms import group_norm_to_batch_norm
 from medssl.strict import near_miss
 
 TORCHVISION = (
@@ -32,6 +33,7 @@ class Backbone(nn.Module):
     Attributes:
         network: the module of the library, its classifier removed; its state dict has the library's names.
         feature_dim: D, the length of the pooled features.
+        group_norm: `keep`, or `to_batch_norm` where the library's group normalisation was replaced.
         mean, std: three floats each, the normalisation that the network's published weights expect of pixels in [0, 1].
         min_input_size: side in px below which the last map would have no pixel.
         fixed_input_size: the only side in px that the network takes, or None.
@@ -44,6 +46,7 @@ class Backbone(nn.Module):
         *,
         name: str,
         stem: str,
+        group_norm: str = "keep",
         feature_dim: int,
         mean: tuple[float, ...],
         std: tuple[float, ...],
@@ -53,7 +56,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.name, self.stem = name, stem
+        self.name, self.stem, self.group_norm = name, stem, group_norm
         self.feature_dim = feature_dim
         self.mean, self.std = tuple(mean), tuple(std)
         self.min_input_size, self.fixed_input_size = min_input_size, fixed_input_size
@@ -90,17 +93,27 @@ class Backbone(nn.Module):
             raise StudyError(f"encoder.input_size: {self.name} takes {side} px only, not {given}; set it to {side}")
 
 
-def build_backbone(name: str, stem: str = "standard") -> Backbone:
+def build_backbone(name: str, stem: str = "standard", group_norm: str = "keep") -> Backbone:
     """A backbone with arbitrary weights: `medssl.models.weights.initialise` gives it those of a study.
 
     Args:
         name: one of TORCHVISION, or `timm/<name>`.
         stem: `standard`, or `small` for ResNets on small images: a 3x3 convolution of stride 1 and no max-pooling
             (2011.10566, appendix D).
+        group_norm: `keep`, or `to_batch_norm`: see `medssl.models.norms`.
 
     Raises:
-        StudyError: the name is unknown, or the network has no small stem.
+        StudyError: the name is unknown, or the network has no small stem or no group normalisation.
     """
+    backbone = _library_network(name, stem)
+    if group_norm == "to_batch_norm":
+        if group_norm_to_batch_norm(backbone.network) == 0:
+            raise StudyError(f"encoder.group_norm: is to_batch_norm, but {name} has no group normalisation; allowed: keep")
+        backbone.group_norm = group_norm
+    return backbone
+
+
+def _library_network(name: str, stem: str) -> Backbone:
     if stem not in STEMS:
         raise StudyError(f"encoder.stem: is '{stem}'{near_miss(stem, list(STEMS))}; allowed: {', '.join(STEMS)}")
     if name in TORCHVISION:

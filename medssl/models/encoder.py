@@ -52,6 +52,7 @@ class Encoder(nn.Module):
 def build_encoder(
     backbone: str,
     stem: str = "standard",
+    group_norm: str = "keep",
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -61,4 +62,4 @@ def build_encoder(
     Raises:
         StudyError: see `build_backbone`.
     """
-    return Encoder(build_backbone(backbone, stem), mean=mean, std=std)
+    return Encoder(build_backbone(backbone, stem, group_norm), mean=mean, std=std)

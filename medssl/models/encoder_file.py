@@ -62,6 +62,7 @@ class EncoderCard(StrictModel):
     medssl_version: str
     backbone: str
     stem: Literal["standard", "small"]
+    group_norm: Literal["keep", "to_batch_norm"] = Field(default="keep", description="Whether it was made batch normalisation")
     input_size: int = Field(ge=1, description="Side of the square input, px")
     feature_dim: int = Field(ge=1)
     normalization: CardNormalization
@@ -134,7 +135,9 @@ def load_encoder_folder(folder: Path) -> tuple[Encoder, EncoderCard]:
             "the two do not belong together, copy or export both again"
         )
     try:
-        encoder = build_encoder(card.backbone, card.stem, mean=card.normalization.mean, std=card.normalization.std)
+        encoder = build_encoder(
+            card.backbone, card.stem, card.group_norm, mean=card.normalization.mean, std=card.normalization.std
+        )
         tensors = safetensors.torch.load_file(path)
     except StudyError as error:
         raise CheckpointError(f"{Path(folder) / CARD_NAME}: {error}") from error
@@ -166,6 +169,7 @@ def _check_card(encoder: Encoder, card: EncoderCard) -> None:
     pairs = {
         "backbone": (card.backbone, backbone.name),
         "stem": (card.stem, backbone.stem),
+        "group_norm": (card.group_norm, backbone.group_norm),
         "feature_dim": (card.feature_dim, encoder.feature_dim),
     }
     for key, (said, true) in pairs.items():

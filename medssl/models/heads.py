@@ -1,36 +1,47 @@
-"""Heads: SimSiam's projector and predictor, and the linear classifier."""
+"""Heads: the projectors and predictors of the methods, and the linear classifier."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
 
-def projector(in_dim: int, hidden: int = 2048, out: int = 2048, layers: int = 3) -> nn.Sequential:
-    """SimSiam's projection MLP, (N, in_dim) -> (N, out) (2011.10566, section 3 and section 4.4).
+def mlp(
+    widths: Sequence[int],
+    *,
+    hidden_bn: bool = True,
+    output_bn: Literal["none", "affine", "scale", "plain"] = "none",
+    output_bias: bool | None = None,
+) -> nn.Sequential:
+    """A multilayer perceptron, (N, widths[0]) -> (N, widths[-1]): Linear, BN and ReLU for each hidden layer, then Linear and perhaps BN.
 
-    Linear, BN, ReLU for each hidden layer; then Linear and a BN without affine parameters. No Linear has a bias: the BN
-    after it would take it away. Three layers, or two as in the paper's appendix D.
+    A Linear has a bias where no BN follows, which would take it away.
+
+    Args:
+        widths: of the input, of each hidden layer and of the output; at least two.
+        hidden_bn: BN after each hidden Linear.
+        output_bn: `plain` is a BN without affine parameters, `scale` one with a scale and no shift.
+        output_bias: bias of the last Linear; None: where no BN follows.
+
+    Raises:
+        ValueError: fewer than two widths.
     """
-    if layers < 2:
-        raise ValueError(f"layers must be at least 2, got {layers}")
+    if len(widths) < 2:
+        raise ValueError(f"expected the widths of an input and an output at least, got {list(widths)}")
     modules: list[nn.Module] = []
-    for width_in in (in_dim, *[hidden] * (layers - 2)):
-        modules += [nn.Linear(width_in, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
-    modules += [nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out, affine=False)]
+    for width_in, width in zip(widths[:-2], widths[1:-1], strict=True):
+        modules.append(nn.Linear(width_in, width, bias=not hidden_bn))
+        modules += [nn.BatchNorm1d(width)] if hidden_bn else []
+        modules.append(nn.ReLU(inplace=True))
+    modules.append(nn.Linear(widths[-2], widths[-1], bias=output_bn == "none" if output_bias is None else output_bias))
+    if output_bn != "none":
+        norm = nn.BatchNorm1d(widths[-1], affine=output_bn != "plain")
+        if output_bn == "scale":
+            norm.register_parameter("bias", None)
+        modules.append(norm)
     return nn.Sequential(*modules)
-
-
-def predictor(dim: int = 2048, hidden: int = 512) -> nn.Sequential:
-    """SimSiam's prediction MLP, (N, dim) -> (N, dim), a bottleneck (2011.10566, section 3).
-
-    The output layer has a bias, no BN and no ReLU: BN on the output makes training unstable (table 3).
-    """
-    return nn.Sequential(
-        nn.Linear(dim, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, dim),
-    )
 
 
 def linear_head(feature_dim: int, outputs: int) -> nn.Linear:

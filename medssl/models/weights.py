@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from medssl.models.backbones import Backbone, build_backbone
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import CARD_NAME, load_encoder_folder
 from medssl.models.imagenet import imagenet_state
+from medssl.models.norms import group_norm_to_batch_norm
 from medssl.seeds import derive
 
 # What training scripts put before a network's own names, tried one after the other, each only if every name carries it.
@@ -55,7 +57,7 @@ def init_stream(seed: int, *name: str | int) -> Iterator[None]:
         yield
 
 
-def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_residual: bool = False) -> InitRecord:
+def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_residual: bool | None = False) -> InitRecord:
     """Give an encoder's backbone its starting weights.
 
     Args:
@@ -65,7 +67,8 @@ def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_resid
             .pt or .safetensors.
         seed: of the study; only `random` reads it.
         zero_init_residual: with `random`, the last BN weight of each residual block starts at 0, so that each block
-            starts as the identity (1706.02677, section 5.1), as SimSiam does. timm's ResNets always do.
+            starts as the identity (1706.02677, section 5.1), as SimSiam does. timm's ResNets always do. None: where the network
+            has such blocks; loaded weights stay as they are.
 
     Raises:
         WeightsError: no such weights on this machine, other weights than announced, or weights of another network.
@@ -117,13 +120,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return value
 
 
-def _random(backbone: Backbone, seed: int, zero_init_residual: bool) -> InitRecord:
+def _random(backbone: Backbone, seed: int, zero_init_residual: bool | None) -> InitRecord:
     with init_stream(seed):
         # A fresh network, because the libraries initialise in their constructors and in no other place.
-        fresh = build_backbone(backbone.name, backbone.stem)
-    if zero_init_residual:
+        fresh = build_backbone(backbone.name, backbone.stem, backbone.group_norm)
+    if zero_init_residual is not False:
         zeroed = _last_gammas(fresh)
-        if not zeroed:
+        if not zeroed and zero_init_residual:
             raise WeightsError(
                 f"{backbone.name}: has no residual block whose last BN zero_init_residual could zero; allowed: false"
             )
@@ -152,7 +155,7 @@ def _from_encoder_folder(encoder: Encoder, folder: Path) -> InitRecord:
         other, card = load_encoder_folder(folder)
     except CheckpointError as error:
         raise WeightsError(str(error)) from error
-    for key in ("backbone", "stem"):
+    for key in ("backbone", "stem", "group_norm"):
         theirs, ours = getattr(card, key), getattr(encoder.backbone, {"backbone": "name"}.get(key, key))
         if theirs != ours:
             raise WeightsError(f"{folder}: its {key} is {theirs}, the study's is {ours}; all arms need the same")
@@ -168,6 +171,8 @@ def _from_encoder_folder(encoder: Encoder, folder: Path) -> InitRecord:
 
 def _load(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str) -> InitRecord:
     expected = backbone.network.state_dict()
+    if backbone.group_norm == "to_batch_norm" and not any(name in state for name in _batch_statistics(expected)):
+        return _load_converted(backbone, state, path, source)
     head = {name for name in state.keys() - expected.keys() if name.startswith(backbone.head_prefixes)}
     missing = sorted(expected.keys() - state.keys())
     alien = sorted(state.keys() - expected.keys() - head)
@@ -180,3 +185,17 @@ def _load(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str)
             )
     backbone.network.load_state_dict({name: state[name] for name in expected})
     return InitRecord(source, sha256_of_file(path), len(expected), (), tuple(sorted(head)))
+
+
+def _batch_statistics(state: dict[str, Tensor]) -> list[str]:
+    return [name for name in state if name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+
+
+def _load_converted(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str) -> InitRecord:
+    """Weights of the network with group normalisation, for the one in which it was replaced: all but the normalisation's own."""
+    original = build_backbone(backbone.name, backbone.stem)
+    record = _load(original, state, path, source)
+    lost = sum(2 for layer in original.modules() if isinstance(layer, nn.GroupNorm) and layer.affine)
+    group_norm_to_batch_norm(original.network)
+    backbone.network.load_state_dict(original.network.state_dict())
+    return dataclasses.replace(record, source=f"{record.source}, group normalisation replaced", matched=record.matched - lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
@@ -73,6 +74,12 @@ def pairs(items: Mapping[str, str], code: bool = False) -> Markup:
 
 def figure(drawing: str, caption: str) -> Markup:
     return Markup(f"<figure>{scroll(Markup(drawing), caption)}<figcaption>{text(caption)}</figcaption></figure>")
+
+
+def image(drawing: str, label: str) -> Markup:
+    """A standalone SVG as an image: its styles stay inside it."""
+    data = base64.b64encode(drawing.encode()).decode()
+    return Markup(f'<img class="drawing" alt="{escape(label)}" src="data:image/svg+xml;base64,{data}">')
 
 
 def titled(title: str, content: Markup) -> Markup:

@@ -60,6 +60,13 @@ def _arms(facts: Facts) -> Markup:
     parts = [html.table("Arms", headings, rows, numbers=range(3, 7))]
     if facts.pretrained:
         parts.append(html.paragraph(note, "note"))
+    for arm in facts.arms:
+        said = [text for text in (arm.verdict, arm.pairs) if text]
+        if said:
+            parts.append(html.bullets([f"{arm.name}: {text}" for text in said]))
+        if arm.collapse_figure:
+            caption = f"{arm.name}: what was watched while it was pretrained; dashed lines are the monitor's thresholds."
+            parts.append(html.figure(html.image(arm.collapse_figure, caption), caption))
     return html.section("Arms and pretraining", *parts, level=3)
 
 

@@ -17,7 +17,8 @@ from medssl.files import replacing
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import load_encoder_folder
 from medssl.models.features import extract_features, recalibrate_batch_norm
-from medssl.stages.pretrain import encoder_folder, initial_encoder
+from medssl.stages.encoders import initial_encoder
+from medssl.stages.pretrain import encoder_folder
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import bar, say
 from medssl.stages.workspace import Workspace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from medssl.report.table import markdown, screen
 from medssl.stages.evaluate import PREDICTIONS, READS, evaluate
 from medssl.stages.index import index
 from medssl.stages.pretrain import encoder_folder
+from medssl.stages.pretraining import SWEEP_RESULT, described, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import console, say, show_table
 from medssl.stages.tracked import track_data
+from medssl.stages.watch import FIGURE
 from medssl.stages.workspace import Workspace
 
 TABLE, PAGE, MARKDOWN = "comparison.parquet", "report.html", "comparison.md"
@@ -87,11 +90,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
             "BatchNorm statistics of frozen features": encoder.batch_norm.replace("_", " "),
             "window": encoder.window,
         },
-        pretraining=_flat(
-            study.pretrain.model_dump(
-                mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images", "transductive"}
-            )
-        ),
+        pretraining=_flat(described(plan_of(study))),
         finetuning=_flat(study.finetune.model_dump(mode="json")),
         versions={"medssl": medssl.__version__} | {name: metadata.version(name) for name in LIBRARIES},
         digests={
@@ -100,7 +99,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
             "kept from pretraining": archive.summary["splits"]["excluded_digest"][:16],
         },
         test_reads=max(read_json(work.folder / "evaluate" / READS).values()),
-        notes=_notes(work, archive),
+        notes=_chosen_by(work) + _notes(work, archive),
     )
 
 
@@ -117,18 +116,40 @@ def _arm_facts(work: Workspace, name: str) -> ArmFacts:
     if not arm.method:
         return ArmFacts(name, init)
     facts = read_receipt(encoder_folder(work, name).parent)["facts"]
-    sha = facts["init"]["sha256"]
+    sha, figure = facts["init"]["sha256"], encoder_folder(work, name).parent / FIGURE
     return ArmFacts(
         name=name,
         init=init,
         method=arm.method,
         epochs=work.study.pretrain.epochs,
         samples_seen=facts["samples_seen"],
-        std_sqrt_d=facts["figures"]["std_sqrt_d"],
-        effective_rank=facts["figures"]["effective_rank"],
-        dimensions=work.study.pretrain.method.get("projector_dim", 2048),
+        std_sqrt_d=facts["figures"]["z_std_sqrt_d"],
+        effective_rank=facts["figures"]["z_effective_rank"],
+        dimensions=facts["dim"],
         weights=facts["init"]["source"] + (f", sha256 {sha[:8]}" if sha else ""),
+        verdict=f"{facts['verdict']}. {facts['sentence']}",
+        pairs=facts["pairs"],
+        collapse_figure=figure.read_text() if figure.exists() else None,
     )
+
+
+def _chosen_by(work: Workspace) -> list[str]:
+    """How the settings of pretraining were chosen, where they are those that a sweep of this study found."""
+    plan, strength = plan_of(work.study), work.study.pretrain.views.get("strength", 1.0)
+    path = work.folder / "sweep" / plan.method.name / SWEEP_RESULT
+    if not path.exists():
+        return []
+    best = read_json(path)
+    ours = (plan.recipe.base_lr, plan.recipe.weight_decay, strength)
+    theirs = (best["base_lr"], best["weight_decay"], best["strength"])
+    # As printed for --set, with fewer digits than found.
+    if not all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(ours, theirs, strict=True)):
+        return []
+    how = "by RankMe, without labels" if best["labels"] is None else f"by the labels of {best['labels']}"
+    return [
+        f"Learning rate, weight decay and strength of the views of pretraining were chosen {how}: {best['trials']} trials of "
+        f"{best['samples']:,} samples each."
+    ]
 
 
 def _exclusions(archive: Archive) -> dict[str, int]:

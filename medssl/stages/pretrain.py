@@ -9,31 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import medssl
-from medssl.augment.policies import build_policy
 from medssl.data.archive import Archive
 from medssl.data.splits import assert_disjoint
 from medssl.errors import CheckpointError, DataError
 from medssl.files import digest_of
-from medssl.methods import build_method, method_settings
-from medssl.methods.base import Method
-from medssl.methods.collapse import CollapseMonitor, verdict
-from medssl.models.encoder import Encoder, build_encoder
+from medssl.methods import METHODS, method_settings
+from medssl.methods.collapse import CollapseMonitor, Judge, verdict
+from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import EncoderCard, save_encoder
-from medssl.models.weights import InitRecord, initialise
-from medssl.stages.devices import choose_device, choose_precision
+from medssl.models.weights import InitRecord
+from medssl.stages.devices import choose_device
+from medssl.stages.encoders import initial_encoder
 from medssl.stages.index import index
+from medssl.stages.pretraining import build_run, new_method, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import check_fit, chosen_settings, log_views, tell_departures, tell_enlarged_crops
-from medssl.stages.watch import KnnWatch, Watch
+from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse
 from medssl.stages.workspace import Workspace, check_components
 from medssl.training.checkpoint import describe, differences, load_checkpoint
-from medssl.training.loop import Run, seconds_per_step, train
-from medssl.training.optimizers import sgd
+from medssl.training.loop import seconds_per_step, train
 from medssl.training.stop import StopFlag, stop_on_signals
 
 STEPS = [  # of the preprocessing, for people who read encoder.json
@@ -74,23 +72,15 @@ def encoder_folder(work: Workspace, arm: str) -> Path:
     return work.folder / "pretrain" / arm / "encoder"
 
 
-def new_encoder(work: Workspace) -> Encoder:
-    """The study's network, the same for every arm, with arbitrary weights."""
-    settings = work.study.encoder
-    own = {} if settings.normalization == "backbone" else settings.normalization.model_dump()
-    return build_encoder(settings.backbone, settings.stem, **own)
-
-
-def initial_encoder(work: Workspace, arm: str) -> tuple[Encoder, InitRecord]:
-    """The study's network with the weights that an arm starts from."""
-    encoder = new_encoder(work)
-    return encoder, initialise(encoder, work.study.arms[arm].init, seed=work.study.seed)
-
-
 def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, Any]:
     """What an arm's encoder depends on: settings that shape it, and digests of what it sees."""
     study = work.study
-    shaping = study.pretrain.model_dump(mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images"})
+    shaping = study.pretrain.model_dump(
+        mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images", "collapse", "optimizer"}
+    )
+    plan = plan_of(study)
+    related = METHODS[plan.method.name][1].pairs
+    cards = {source: work.cards[source] for source in study.sources_of(arm)} if related else {}
     return {
         "medssl": medssl.__version__,
         "seed": study.seed,
@@ -98,8 +88,13 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
         "store_size": study.store_size,
         "pretrain": shaping
         | {
-            "method": method_settings(study.pretrain.method).model_dump(mode="json"),
+            "method": plan.method.model_dump(mode="json"),
+            "optimizer": plan.recipe.model_dump(mode="json"),
             "views": chosen_settings(work, "pretrain").model_dump(mode="json", exclude_none=True),
+        },
+        "pairs": {
+            source: card.model_dump(mode="json", include={"positive_pairs", "tiles"}, exclude_none=True)
+            for source, card in cards.items()
         },
         "arm": {"init": study.arms[arm].init, "method": study.arms[arm].method, "sources": study.sources_of(arm)},
         "data": digest_of(archive.manifest["exact_hash"].iloc[_rows(work, archive, arm)].tolist()),
@@ -129,7 +124,7 @@ def _is_done(work: Workspace, archive: Archive, arm: str) -> bool:
 
 
 def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
-    settings = work.study.pretrain
+    settings, plan = work.study.pretrain, plan_of(work.study)
     for arm in arms:
         rows = _rows(work, archive, arm)
         images = len(rows)
@@ -142,6 +137,7 @@ def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
         seen = steps * settings.batch_size
         text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
         say("pretrain", f"{text} at {work.study.encoder.input_size} px")
+    say("pretrain", f"{plan.method.name}, {plan.text()}")
     views = chosen_settings(work, "pretrain")
     tell_enlarged_crops(work, views)
     tell_departures(views)
@@ -151,38 +147,43 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    settings, device = work.study.pretrain, choose_device(work.study)
+    settings, device, plan = work.study.pretrain, choose_device(work.study), plan_of(work.study)
     rows = _rows(work, archive, arm)
     if not work.study.pretrain.transductive:
         assert_disjoint(archive.splits, archive.manifest["exact_hash"], rows, archive.near)
     encoder, init = initial_encoder(work, arm)
-    method = build_method(method_settings(settings.method), encoder, seed=work.study.seed).to(device)
-    if device.type == "cuda":
-        method = method.to(memory_format=torch.channels_last)
-    monitor = CollapseMonitor(_width(method))
-    run = _run(work, archive, arm, method, monitor, device, inputs)
+    method = new_method(work, plan, encoder, device)
+    run = build_run(work, archive, rows, method, plan, device, checkpoint=folder / "checkpoint.pt", inputs=inputs)
+    monitor = CollapseMonitor(method.dim, encoder.feature_dim)
+    judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
+    run.extra_state = {"monitor": monitor, "judge": judge}
     resume = run.checkpoint.exists()
     done = load_checkpoint(run.checkpoint, inputs)[0] if resume else 0  # refused here, before the log goes on
     say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
+    if run.pairs is not None:
+        say("pretrain", f"{arm}: {run.pairs.sentence()}")
     if not resume:
         seconds = seconds_per_step(run)
-        cost = minutes(seconds * run.steps_per_epoch * run.epochs)
+        cost = minutes(seconds * run.total_steps)
         say("pretrain", f"{arm}: about {cost} on this {device.type} at {run.batch_size / seconds:.0f} samples/s")
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         if not resume:
             log_views(work, archive, rows, folder, log)
-        with bar(f"pretrain {arm}", run.steps_per_epoch * run.epochs, done) as progress:
+        with bar(f"pretrain {arm}", run.total_steps, done) as progress:
             knn = KnnWatch(work, archive, encoder, device) if settings.knn_images and work.study.task else None
-            watch = Watch(log, progress, monitor, knn, settings.log_every_steps, run.batch_size, device)
+            watch = Watch(arm, log, progress, monitor, judge, knn, settings, run)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
-            train(run, stop)
-        figures = monitor.report() | ({"knn_auroc": knn.auroc()} if knn else {})
-        seen = run.steps_per_epoch * run.epochs * run.batch_size
+            try:
+                train(run, stop)
+            finally:  # also of a run that was stopped: the figure is what its user wants to see
+                draw_collapse(log, folder / FIGURE, arm)
+        figures = watch.last()
+        state, sentence = verdict(figures)
+        seen = run.total_steps * run.batch_size
         card = encoder_card(work, archive, encoder, init, arm=arm, epochs=run.epochs, seen=seen, metrics=figures)
         save_encoder(folder / "encoder", encoder, card)
         log.artifact(folder / "encoder", folder="encoder")
-        state, sentence = verdict(figures)
     write_receipt(
         folder,
         inputs,
@@ -190,49 +191,14 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
         samples_seen=seen,
         figures=figures,
         verdict=state,
+        sentence=sentence,
+        dim=method.dim,
+        pairs=None if run.pairs is None else run.pairs.sentence(),
     )
     with contextlib.suppress(FileNotFoundError):
         run.checkpoint.unlink()
     (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{arm}: {state}. {sentence}")
     say("pretrain", f"{arm}: the encoder is in {folder / 'encoder'}")
-
-
-def _width(method: Method) -> int:
-    return method.settings.projector_dim
-
-
-def _run(
-    work: Workspace,
-    archive: Archive,
-    arm: str,
-    method: Method,
-    monitor: CollapseMonitor,
-    device: torch.device,
-    inputs: dict[str, Any],
-) -> Run:
-    settings, optimizer = work.study.pretrain, work.study.pretrain.optimizer
-    lr = optimizer.base_lr * settings.batch_size / 256  # linear scaling, SimSiam section 4
-    return Run(
-        module=method,
-        forward=lambda views, batch: method(views),
-        optimizer=sgd(method.parameter_groups(), lr=lr, momentum=optimizer.momentum, weight_decay=optimizer.weight_decay),
-        source=archive.pixels(_rows(work, archive, arm), work.study.encoder.window),
-        policy=build_policy(chosen_settings(work, "pretrain")),
-        views=method.view_spec().views,
-        size=work.study.encoder.input_size,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=work.study.seed,
-        device=device,
-        warmup_epochs=optimizer.warmup_epochs,
-        precision=choose_precision(work.study, device),
-        checkpoint=work.folder / "pretrain" / arm / "checkpoint.pt",
-        checkpoint_every=settings.checkpoint.every_epochs,
-        inputs=inputs,
-        extra_state={"monitor": monitor},
-        before_step=method.before_step,
-        after_step=method.after_step,
-    )
 
 
 def encoder_card(
@@ -254,6 +220,7 @@ def encoder_card(
         medssl_version=medssl.__version__,
         backbone=study.encoder.backbone,
         stem=study.encoder.stem,
+        group_norm=study.encoder.group_norm,
         input_size=study.encoder.input_size,
         feature_dim=encoder.feature_dim,
         normalization={"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},

@@ -19,6 +19,9 @@ def study_schema() -> dict[str, Any]:
     definitions[ViewSettings.__name__]["properties"]["policy"] = {"enum": list(POLICIES)}
     definitions["PretrainSettings"]["properties"]["method"] = {"anyOf": methods}
     definitions["PretrainSettings"]["properties"]["views"] = views
+    definitions["SweepSettings"]["properties"]["methods"] = {
+        "anyOf": [{"type": "array", "items": {"anyOf": methods}}, {"type": "null"}]
+    }
     definitions["FullSettings"]["properties"]["views"] = views
     return schema
 

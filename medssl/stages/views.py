@@ -1,19 +1,21 @@
-"""views: what a study's views look like, before days of training are spent on them."""
+"""views: what a study's views and related images look like, before days of training are spent on them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medssl.augment.policies import POLICIES, build_policy, departures, policy_settings
 from medssl.augment.views import ViewSettings, smallest_crop
 from medssl.data.archive import Archive
+from medssl.data.pairs import related_images
 from medssl.data.volumes import VolumeSource
 from medssl.errors import DataError, StudyError
 from medssl.files import write_atomic
 from medssl.report.archive_sample import draw, is_flagged
+from medssl.report.pairs_sheet import pairs_sheet
 from medssl.report.views_sheet import views_sheet
 from medssl.seeds import numpy_generator
 from medssl.stages.index import index
@@ -21,9 +23,11 @@ from medssl.stages.screen import say, warn
 from medssl.stages.workspace import Workspace, check_components
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from medssl.tracking import RunLog
 
-STEPS = ("pretrain", "finetune")
+STEPS = ("pretrain", "finetune", "pairs")
 
 
 def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: str = "pretrain") -> Path:
@@ -32,14 +36,17 @@ def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: st
     Args:
         images: rows of the sheet, spread over data sets, vendors and patients.
         count: views of each image.
-        of: `pretrain` (pretrain.views) or `finetune` (finetune.full.views).
+        of: `pretrain` (pretrain.views), `finetune` (finetune.full.views), or `pairs` (the cards' positive_pairs): then
+            `count` epochs are drawn instead of views.
 
     Raises:
         StudyError: there is no such step, or the study does not fine-tune all weights.
-        DataError: the policy does not fit the images.
+        DataError: the policy does not fit the images; no card says which are related; volumes are asked for pairs.
     """
     if of not in STEPS:
         raise StudyError(f"--of {of}: allowed: {', '.join(STEPS)}")
+    if of == "pairs":
+        return _pairs(work, out, images, count)
     if of == "finetune" and work.study.finetune.full is None:
         raise StudyError(f"{work.study_file}: finetune.full: is null, so there are no views of fine-tuning")
     check_components(work.study)
@@ -47,15 +54,49 @@ def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: st
     settings = chosen_settings(work, of)
     rows = archive.rows(pretrain=True, source=sorted(work.study.pretrain.sources or work.study.data))
     check_fit(archive, rows, settings, of)
-    sheet = _sheet(work, archive, rows, settings, images, count)
+    chosen = _drawn(work, archive, rows, images)
+    sheet = _sheet(work, archive, chosen, settings, count)
+    _write(work, out, of, sheet, archive.manifest.iloc[chosen], {"views": settings.model_dump(mode="json", exclude_none=True)})
+    tell_departures(settings)
+    say("views", f"{len(chosen)} images and {count} views of each, policy {settings.policy}: {out}")
+    return out
+
+
+def _pairs(work: Workspace, out: Path, images: int, epochs: int) -> Path:
+    cards = {name: work.cards[name] for name in sorted(work.study.pretrain.sources or work.study.data)}
+    for name, card in cards.items():
+        if card.read.units == "volumes":
+            raise DataError(f"views --of pairs: is for images, and {name} is indexed as volumes; set `units: slices` in its card")
+    if not any(card.positive_pairs for card in cards.values()):
+        raise DataError(
+            f"views: no data card says which images are related; add `positive_pairs` to the card of {' or '.join(cards)}"
+        )
+    archive = index(work)
+    rows = archive.rows(pretrain=True, source=list(cards))
+    if len(rows) == 0:
+        raise DataError("views: there are no images that pretraining may see; see `medssl index --report`")
+    source, manifest = archive.pixels(rows, work.study.encoder.window), archive.manifest.iloc[rows]
+    related = related_images(manifest, {name: card.positive_pairs for name, card in cards.items()})
+    chosen = np.searchsorted(rows, _drawn(work, archive, rows, images))
+    drawn = np.stack([related.partners(work.study.seed, epoch).numpy()[chosen] for epoch in range(epochs)])
+    sheet = pairs_sheet(source.batch, manifest, related, chosen, drawn, work.study.encoder.input_size)
+    shown = manifest.iloc[np.unique(np.concatenate([chosen, drawn[drawn >= 0]]))]
+    _write(work, out, "pairs", sheet, shown, {"pairs": related.sentence()})
+    say("views", related.sentence())
+    say("views", f"{len(chosen)} images and what {epochs} epochs draw for each: {out}")
+    return out
+
+
+def _write(work: Workspace, out: Path, of: str, sheet: bytes, shown: pd.DataFrame, params: dict[str, Any]) -> None:
+    """Write a sheet to `out` and into the work folder, from where the tracker gets it unless one of the images may show text."""
     own = work.folder / f"views_{of}.png"  # trackers take files of the work folder alone
     for path in (own, out):
         write_atomic(path, sheet)
-    with work.open_log("views", stage="views", params={"views": settings.model_dump(mode="json", exclude_none=True)}) as log:
-        log.artifact(own, pixels=True)
-    tell_departures(settings)
-    say("views", f"{min(images, len(rows))} images and {count} views of each, policy {settings.policy}: {out}")
-    return out
+    with work.open_log("views", stage="views", params=params) as log:
+        if is_flagged(shown).any():
+            warn("views: an image on the sheet may show burned-in text, so the sheet is kept from the tracker")
+        else:
+            log.artifact(own, pixels=True)
 
 
 def chosen_settings(work: Workspace, of: str) -> ViewSettings:
@@ -131,12 +172,16 @@ def log_views(work: Workspace, archive: Archive, rows: np.ndarray, folder: Path,
         warn("pretrain: every image may show burned-in text, so no contact sheet of views is kept")
         return
     path = folder / "views.png"
-    write_atomic(path, _sheet(work, archive, rows, chosen_settings(work, "pretrain"), 6, 4))
+    write_atomic(path, _sheet(work, archive, _drawn(work, archive, rows, 6), chosen_settings(work, "pretrain"), 4))
     log.artifact(path, folder="views", pixels=True)
 
 
-def _sheet(work: Workspace, archive: Archive, rows: np.ndarray, settings: ViewSettings, images: int, count: int) -> bytes:
-    chosen = draw(archive.manifest, rows, images, numpy_generator(work.study.seed, "views", "sheet"))
+def _drawn(work: Workspace, archive: Archive, rows: np.ndarray, images: int) -> np.ndarray:
+    """Some of the positions `rows`, the same each time."""
+    return draw(archive.manifest, rows, images, numpy_generator(work.study.seed, "views", "sheet"))
+
+
+def _sheet(work: Workspace, archive: Archive, chosen: np.ndarray, settings: ViewSettings, count: int) -> bytes:
     policy, rule = build_policy(settings), work.study.encoder.window
     make = VolumeSource(archive.store, archive.manifest, chosen, rule) if policy.dims == 3 else archive.pixels(chosen, rule)
     batch = make.batch(np.arange(len(chosen)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,76 +13,145 @@ import torch
 from medssl.augment.evaluate import eval_view
 from medssl.data.archive import Archive
 from medssl.data.groups import order_groups
-from medssl.errors import DataError
+from medssl.errors import CollapseError
 from medssl.evaluation.knn import knn_auroc
-from medssl.methods.collapse import CollapseMonitor
+from medssl.files import write_atomic
+from medssl.methods.collapse import CollapseMonitor, Judge, check_interval
 from medssl.models.encoder import Encoder
 from medssl.models.features import extract_features
-from medssl.stages.screen import Bar
+from medssl.report.collapse_figure import collapse_figure
+from medssl.stages.encoders import random_encoder
+from medssl.stages.screen import Bar, warn
 from medssl.stages.workspace import Workspace
-from medssl.training.loop import Progress
+from medssl.study import PretrainSettings
+from medssl.tracking import lines
+from medssl.tracking.log import METRICS
+from medssl.training.loop import Progress, Run
 
 if TYPE_CHECKING:
     from medssl.tracking import RunLog
 
+FIGURE = "collapse.svg"
 
-@dataclass
+
 class Watch:
-    """What is logged and shown while an arm trains."""
+    """What is logged and shown while an arm trains, and the verdict on it.
 
-    log: RunLog
-    progress: Bar
-    monitor: CollapseMonitor
-    knn: KnnWatch | None
-    every: int
-    batch_size: int
-    device: torch.device
-    figures: dict[str, float] = field(default_factory=dict)
-    waited: float = 0.0
-    busy: float = 0.0
+    Loss, rates and the method's own figures are logged every `log_every_steps`; the collapse monitor, which costs more, every
+    `check_interval` steps and at the end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: RunLog,
+        progress: Bar,
+        monitor: CollapseMonitor,
+        judge: Judge,
+        knn: KnnWatch | None,
+        settings: PretrainSettings,
+        run: Run,
+        *,
+        interval: int | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """`name`: of the arm or variant, for messages; `interval`: steps between two checks; `quiet`: a collapse is a result, so
+        nobody is warned and nothing is stopped."""
+        self._name, self._log, self._progress, self._run = name, log, progress, run
+        self._monitor, self._judge, self._knn, self._settings = monitor, judge, knn, settings
+        self._interval, self._quiet = interval or check_interval(run.batch_size, run.total_steps), quiet
+        self._knn_figures = {} if knn is None else {"knn_auroc_random": knn.random}
+        self._figures: dict[str, float] = {}
+        self._waited = self._busy = 0.0
 
     def on_step(self, step: Progress) -> None:
-        """Feed the monitor, log when it is time, move the bar."""
-        self.monitor.update(step.output.z)
-        self.waited += step.data_seconds
-        self.busy += step.step_seconds
-        due = step.step % self.every == 0 or step.step == step.total
-        if due:
-            self._log(step)
-        rate = self.batch_size / step.step_seconds
-        shown = f"loss {float(step.output.loss.detach()):.3f}"
-        if self.figures:
-            shown += f"  std {self.figures['std_sqrt_d']:.2f}  rank {self.figures['effective_rank']:.0f}"
-        self.progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self.waited / self.busy:.0%}")
+        """Feed the monitor, log when it is time, move the bar.
 
-    def _log(self, step: Progress) -> None:
-        loss = float(step.output.loss.detach())
-        if not math.isfinite(loss):
-            raise DataError(
-                f"pretrain: the loss is {loss} at step {step.step}; lower pretrain.optimizer.base_lr or set precision: float32"
+        Raises:
+            CollapseError: the loss is no number any more; or the run has collapsed or diverged and the study says stop.
+        """
+        for output in step.outputs:
+            self._monitor.update(output)
+        self._waited += step.data_seconds
+        self._busy += step.step_seconds
+        last = step.step == step.total
+        logged, checked = (last or step.step % every == 0 for every in (self._settings.log_every_steps, self._interval))
+        if checked:
+            self._figures = self._monitor.report() | {"loss": float(step.loss), "grad_norm": float(step.grad_norm)}
+        if logged or checked:
+            values = self._step_values(step) | (
+                {f"pretrain/{name}": value for name, value in self._figures.items()} if checked else {}
             )
-        self.figures = self.monitor.report()
-        values = {"pretrain/loss": loss, "pretrain/grad_norm": float(step.grad_norm), "pretrain/epoch": float(step.epoch)}
-        values |= {f"pretrain/{name}": value for name, value in self.figures.items()}
-        values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
-        values |= {
-            f"pretrain/{name}": float(value) for name, value in step.output.logs.items() if name not in ("loss", "z_std_sqrt_d")
-        }
-        values["time/samples_per_s"] = self.batch_size / step.step_seconds
-        values["time/data_share"] = self.waited / self.busy
-        if self.device.type == "cuda":
-            values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20
-        self.log.metrics(values, step=step.step)
+            self._log.metrics(values, step=step.step)
+            self._refuse_nan(step)
+        if checked:
+            self._judge_run(step)
+        rate = self._run.batch_size / step.step_seconds
+        shown = f"loss {float(step.loss):.3f}"
+        if self._figures:
+            shown += f"  std {self._figures['z_std_sqrt_d']:.2f}  rank {self._figures['z_effective_rank']:.0f}"
+        self._progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self._waited / self._busy:.0%}")
 
     def on_epoch(self, epoch: int, step: int) -> None:
         """Look at the kNN."""
-        if self.knn is not None:
-            self.figures["knn_auroc"] = self.knn.auroc()
-            self.log.metrics({"pretrain/knn_auroc": self.figures["knn_auroc"]}, step=step)
+        if self._knn is not None:
+            self._knn_figures["knn_auroc"] = self._knn.auroc()
+            self._log.metrics({f"pretrain/{name}": value for name, value in self._knn_figures.items()}, step=step)
+
+    def last(self) -> dict[str, float]:
+        """The figures of the last check, with the kNN's; those of the checkpoint where no step was left to do."""
+        if self._knn is not None and "knn_auroc" not in self._knn_figures:
+            self._knn_figures["knn_auroc"] = self._knn.auroc()
+        return (self._figures or self._monitor.report()) | self._knn_figures
+
+    def _step_values(self, step: Progress) -> dict[str, float]:
+        logs = [output.logs for output in step.outputs]
+        values = {
+            "pretrain/loss": float(step.loss),
+            "pretrain/grad_norm": float(step.grad_norm),
+            "pretrain/epoch": float(step.epoch),
+        }
+        values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
+        values |= {f"pretrain/{name}": fmean(float(part[name]) for part in logs) for name in logs[0]}
+        values["time/samples_per_s"] = self._run.batch_size / step.step_seconds
+        values["time/data_share"] = self._waited / self._busy
+        if self._run.device.type == "cuda":
+            values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self._run.device) / 2**20
+        return values
+
+    def _refuse_nan(self, step: Progress) -> None:
+        if not math.isfinite(step.loss):
+            raise CollapseError(
+                f"pretrain: {self._name}: the loss is {float(step.loss)} at step {step.step}; lower pretrain.optimizer.base_lr or set "
+                "precision: float32, and start over with --fresh"
+            )
+
+    def _judge_run(self, step: Progress) -> None:
+        alarm = self._judge.update(step.step, self._figures | self._knn_figures)
+        if alarm is None or self._quiet:
+            return
+        if self._settings.collapse.policy == "stop":
+            raise CollapseError(
+                f"pretrain: {self._name}: {alarm.state} at step {step.step} of {step.total}. {alarm.sentence} Stopped, as "
+                "pretrain.collapse.policy says; change the settings and start over with --fresh"
+            )
+        warn(f"pretrain: {self._name}: {alarm.state} since step {alarm.since}. {alarm.sentence}")
+
+
+def draw_collapse(log: RunLog, path: Path, title: str) -> None:
+    """Write the figure of everything that was watched, and hand it to the tracker; the log is where its points come from."""
+    history = [record for _, record in lines.read(log.folder / METRICS)]
+    if any("pretrain/z_effective_rank" in record for record in history):
+        write_atomic(path, collapse_figure(history, title))
+        log.artifact(path, folder="collapse")
 
 
 class KnnWatch:
-    """A kNN on labelled training images, for watching only: nothing is chosen by it."""
+    """A kNN on labelled training images, for watching only: nothing is chosen by it.
+
+    Attributes:
+        random: AUROC in [0, 1] of the same network with random weights: what an encoder must beat to have learnt anything.
+    """
 
     def __init__(self, work: Workspace, archive: Archive, encoder: Encoder, device: torch.device) -> None:
         rows = archive.rows(split="train", pretrain=True)
@@ -93,8 +163,12 @@ class KnnWatch:
         self._groups = archive.splits["group"].iloc[rows].to_numpy()
         self._source = archive.pixels(rows, work.study.encoder.window)
         self._encoder, self._size, self._device = encoder, work.study.encoder.input_size, device
+        self.random = self._auroc_of(random_encoder(work).to(device))
 
     def auroc(self) -> float:
         """AUROC in [0, 1] of the encoder as it is now."""
+        return self._auroc_of(self._encoder)
+
+    def _auroc_of(self, encoder: Encoder) -> float:
         images = (eval_view(batch.to(self._device), self._size) for batch in self._source.batches(128))
-        return knn_auroc(extract_features(self._encoder, images), self._labels, self._groups)
+        return knn_auroc(extract_features(encoder, images), self._labels, self._groups)

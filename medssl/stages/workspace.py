@@ -184,17 +184,18 @@ def check_components(study: Study) -> None:
     """Check the settings that belong to methods and view policies; apart, because it imports torch.
 
     Raises:
-        StudyError: there is no such method or policy, or one of its settings is wrong.
+        StudyError: there is no such method, optimiser or policy, or one of its settings is wrong.
     """
     from medssl.augment.policies import policy_settings
-    from medssl.methods import method_settings
     from medssl.models.backbones import build_backbone
+    from medssl.stages.pretraining import merged, plan_of
 
-    method_settings(study.pretrain.method)
+    plan_of(study)
     policy_settings(study.pretrain.views)
+    policy_settings(merged(study.pretrain.views, study.pretrain.second_view), "pretrain.second_view")
     if study.finetune.full:
         policy_settings(study.finetune.full.views, "finetune.full.views")
-    backbone = build_backbone(study.encoder.backbone, study.encoder.stem)
+    backbone = build_backbone(study.encoder.backbone, study.encoder.stem, study.encoder.group_norm)
     if study.encoder.input_size < backbone.min_input_size:
         raise StudyError(
             f"encoder.input_size: is {study.encoder.input_size}, {study.encoder.backbone} needs at least {backbone.min_input_size}"

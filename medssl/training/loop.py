@@ -7,7 +7,7 @@ uninterrupted run would have done, and the checkpoint holds no generator state.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,23 +38,49 @@ class LossOutput(Protocol):
     logs: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class ViewPlan:
+    """How one view of each sample is made."""
+
+    policy: Policy
+    size: int  # side, px
+    related: bool = False  # of the related image that `Run.pairs` names
+
+
+@dataclass
+class Drawn:
+    """What a forward pass gets, all on the device; row i of everything belongs to sample i."""
+
+    views: list[Tensor]  # (N, C, size, size) float32 in [0, 1], one a plan
+    pixels: PixelBatch  # the samples themselves
+    related: Tensor | None  # (N,) bool: the sample has a related image; None where no view asks for one
+
+
+class Pairs(Protocol):
+    """Related images; see medssl.data.pairs."""
+
+    def partners(self, seed: int, epoch: int) -> Tensor: ...  # (len(source),) int64: a position, or -1 for none
+
+
 @dataclass
 class Run:
     """All that one training run is made of."""
 
     module: nn.Module  # everything that is trained and saved
-    forward: Callable[[list[Tensor], PixelBatch], LossOutput]
+    forward: Callable[[Drawn], LossOutput]
     optimizer: torch.optim.Optimizer
     source: PixelSource
-    policy: Policy
-    views: int  # of each sample
-    size: int  # of a view, px
+    views: Sequence[ViewPlan]
     epochs: int  # of the schedule
-    batch_size: int
+    batch_size: int  # samples a step
     seed: int
     device: torch.device
+    accumulate: int = 1  # parts that a batch is worked on in, one after the other; the step is taken once
+    pairs: Pairs | None = None  # where a view shows a related image
+    max_steps: int | None = None  # the schedule ends after so many steps; None: after `epochs`
     drop_last: bool = True  # a smaller last batch would have other batch statistics
     warmup_epochs: int = 0
+    final_lr: float = 0.0  # where the cosine ends, share of the highest rate
     last_epoch: int | None = None  # end after so many epochs of the schedule; None: at its end
     precision: torch.dtype = torch.float32
     checkpoint: Path | None = None  # None: too short to be worth one
@@ -72,6 +98,11 @@ class Run:
         whole, rest = divmod(len(self.source), self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of the schedule."""
+        return self.max_steps or self.steps_per_epoch * self.epochs
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -80,7 +111,8 @@ class Progress:
     step: int  # steps done, from 1
     total: int
     epoch: int  # from 0
-    output: LossOutput
+    outputs: list[LossOutput]  # one a part of the batch
+    loss: Tensor  # their mean, detached
     learning_rates: dict[str, float]
     grad_norm: Tensor
     data_seconds: float  # waited for pixels and views in this step
@@ -96,20 +128,21 @@ def train(run: Run, stop: StopFlag) -> None:
         CheckpointError: the checkpoint is of another run.
     """
     per_epoch = run.steps_per_epoch
-    total = per_epoch * run.epochs
+    total = run.total_steps
     if per_epoch == 0:
         raise DataError(f"training: {len(run.source)} images are fewer than one batch of {run.batch_size}; lower the batch size")
     keep_memory()
     start = _restore(run)
-    order, ordered_epoch = None, None
+    order, partners, ordered_epoch = None, None, None
     run.module.train()
-    end = per_epoch * (run.last_epoch or run.epochs)
+    end = per_epoch * run.last_epoch if run.last_epoch else total
     for step in range(start, end):
         epoch, within = divmod(step, per_epoch)
         if epoch != ordered_epoch:
             order, ordered_epoch = epoch_order(len(run.source), run.seed, epoch), epoch
+            partners = run.pairs.partners(run.seed, epoch) if run.pairs else None
         positions = order[within * run.batch_size : (within + 1) * run.batch_size]
-        run.on_step(_step(run, positions, step, total, epoch))
+        run.on_step(_step(run, positions, partners, step, total, epoch))
 
         done = step + 1
         epoch_ends = done % per_epoch == 0
@@ -127,10 +160,11 @@ def train(run: Run, stop: StopFlag) -> None:
 def seconds_per_step(run: Run) -> float:
     """How long a step takes on this machine, tried on two steps that are then undone: the run starts as if they had not been."""
     weights = {name: tensor.clone() for name, tensor in run.module.state_dict().items()}
+    partners = run.pairs.partners(run.seed, 0) if run.pairs else None
     run.module.train()
     for _ in range(2):  # the first one is slower: libraries choose their kernels
         began = time.perf_counter()
-        _step(run, torch.arange(min(run.batch_size, len(run.source))), 0, 1, 0)
+        _step(run, torch.arange(min(run.batch_size, len(run.source))), partners, 0, 1, 0)
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)
         seconds = time.perf_counter() - began
@@ -140,27 +174,48 @@ def seconds_per_step(run: Run) -> float:
     return seconds
 
 
-def _step(run: Run, positions: Tensor, step: int, total: int, epoch: int) -> Progress:
-    began = time.perf_counter()
-    batch = run.source.batch(positions).to(run.device)
+def _step(run: Run, positions: Tensor, partners: Tensor | None, step: int, total: int, epoch: int) -> Progress:
+    began, data_seconds = time.perf_counter(), 0.0
     # Parameters are drawn for the whole batch, apart from their use, from (seed, step, view) alone.
-    views = [
-        run.policy.apply(batch, run.policy.sample(len(batch), torch_generator(run.seed, "views", step, view)), run.size)
-        for view in range(run.views)
+    parameters = [
+        plan.policy.sample(len(positions), torch_generator(run.seed, "views", step, view)) for view, plan in enumerate(run.views)
     ]
-    data_seconds = time.perf_counter() - began
-
     seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
-    rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * run.steps_per_epoch)
+    rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * run.steps_per_epoch, run.final_lr)
     run.before_step(step, total)
-    with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
-        output = run.forward(views, batch)
     run.optimizer.zero_grad(set_to_none=True)
-    output.loss.backward()
+    outputs, parts = [], _parts(len(positions), run.accumulate)
+    for part in parts:
+        started = time.perf_counter()
+        drawn = _draw(run, positions[part], None if partners is None else partners[positions[part]], parameters, part)
+        data_seconds += time.perf_counter() - started
+        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
+            outputs.append(run.forward(drawn))
+        (outputs[-1].loss * (part.stop - part.start) / len(positions)).backward()
     grad_norm = torch.nn.utils.get_total_norm([p.grad for p in run.module.parameters() if p.grad is not None])
     run.optimizer.step()
     run.after_step(step, total)
-    return Progress(step + 1, total, epoch, output, rates, grad_norm, data_seconds, time.perf_counter() - began)
+    loss = torch.stack([output.loss.detach() for output in outputs]).mean()
+    return Progress(step + 1, total, epoch, outputs, loss, rates, grad_norm, data_seconds, time.perf_counter() - began)
+
+
+def _parts(samples: int, parts: int) -> list[slice]:
+    size = -(-samples // parts)
+    return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
+
+
+def _draw(run: Run, positions: Tensor, partners: Tensor | None, parameters: list[dict[str, Tensor]], part: slice) -> Drawn:
+    """The views of some samples of a batch; `parameters` are those of the whole batch."""
+    batch, others, related = run.source.batch(positions).to(run.device), None, None
+    if partners is not None:
+        found = partners >= 0
+        related = found.to(run.device)
+        others = run.source.batch(torch.where(found, partners, positions)).to(run.device)
+    views = [
+        plan.policy.apply(others if plan.related else batch, {name: value[part] for name, value in drawn.items()}, plan.size)
+        for plan, drawn in zip(run.views, parameters, strict=True)
+    ]
+    return Drawn(views, batch, related)
 
 
 def _save(run: Run, step: int) -> None:

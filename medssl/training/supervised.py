@@ -14,12 +14,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from medssl.augment.evaluate import eval_view
-from medssl.data.batches import PixelBatch, PixelSource
+from medssl.data.batches import PixelSource
 from medssl.data.budgets import LabelDraw
 from medssl.models.encoder import Encoder
 from medssl.models.weights import init_stream
-from medssl.training.loop import Policy, Run, train
-from medssl.training.optimizers import adamw
+from medssl.training.loop import Drawn, Policy, Run, ViewPlan, train
+from medssl.training.optimizers import build_optimizer
+from medssl.training.recipe import Recipe
 from medssl.training.stop import StopFlag
 
 
@@ -178,19 +179,19 @@ def _run(
     positives = float(labels.sum())
     weight = torch.where(labels == 1, len(labels) / (2 * positives), len(labels) / (2 * (len(labels) - positives)))
 
-    def forward(views: list[Tensor], batch: PixelBatch) -> _Loss:
-        at = torch.tensor([position[row] for row in batch.row.tolist()], device=recipe.device)
-        loss = F.binary_cross_entropy_with_logits(model(views[0]).float(), labels[at], weight=weight[at])
+    def forward(drawn: Drawn) -> _Loss:
+        at = torch.tensor([position[row] for row in drawn.pixels.row.tolist()], device=recipe.device)
+        loss = F.binary_cross_entropy_with_logits(model(drawn.views[0]).float(), labels[at], weight=weight[at])
         return _Loss(loss, {})
+
+    optimizer = Recipe(name="adamw", base_lr=recipe.lr, scaling="none", weight_decay=recipe.weight_decay)
 
     return Run(
         module=model,
         forward=forward,
-        optimizer=adamw(_groups(model, recipe), lr=recipe.lr, weight_decay=recipe.weight_decay),
+        optimizer=build_optimizer(optimizer, _groups(model, recipe), recipe.lr),
         source=source,
-        policy=recipe.policy,
-        views=1,
-        size=recipe.size,
+        views=[ViewPlan(recipe.policy, recipe.size)],
         epochs=recipe.epochs,
         batch_size=min(recipe.batch_size, len(source)),
         seed=seed,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medssl.data.card import find_card, find_root, read_card
-from medssl.errors import CardError
+from medssl.data.values import ValueReader
+from medssl.errors import CardError, DataError
 
 CARDS = Path(__file__).parents[2] / "data_cards"
 
@@ -63,3 +64,86 @@ def test_roots(tmp_path, monkeypatch):
     assert find_root(card, None, "breast", tmp_path) == tmp_path / "medmnist"
     phantom = read_card(CARDS / "phantom_cxr.yaml")
     assert find_root(phantom, None, "archive", tmp_path / "made") == tmp_path / "made"
+
+
+def card_with(tmp_path, addition: str, card: str = "kermany_cxr"):
+    """The card with `addition` in the place of its positive_pairs, read."""
+    text = (CARDS / f"{card}.yaml").read_text()
+    before, _, after = text.partition("positive_pairs:")
+    path = tmp_path / "card.yaml"
+    path.write_text(before + addition + "\n" + after[after.index("known_faults:") :])
+    return read_card(path)
+
+
+def test_shipped_cards_say_which_images_are_related():
+    kinds = {path.stem: [kind.kind for kind in read_card(path).positive_pairs] for path in CARDS.glob("*.yaml")}
+    assert kinds["he_regions"] == kinds["breakhis_tiles"] == ["adjacent_tile"]
+    assert kinds["hippocampus_slices"] == ["adjacent_slice"]
+    assert kinds["phantom_cxr"] == ["same_study_other_view", "same_patient_other_date"]
+    assert kinds["kermany_cxr"] == [], "children share its patients' numbers"
+    assert kinds["breastmnist"] == kinds["pneumoniamnist"] == kinds["hippocampus"] == []
+
+
+def test_related_images_have_defaults(tmp_path):
+    tile, view = card_with(tmp_path, "positive_pairs: [{kind: adjacent_tile}, {kind: same_study_other_view}]").positive_pairs
+    assert (tile.radius, tile.diagonal, view.laterality) == (1, True, "free")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ("[same_patient]", r"positive_pairs: 'same_patient' is a word, not a block such as \{kind: same_patient\}"),
+        ("[{kind: adjacent_tiles}]", r"positive_pairs\.0: .*kind.* is 'adjacent_tiles'; allowed: .*'adjacent_tile'"),
+        ("[{radius: 1}]", r"positive_pairs\.0: .*kind.* is missing"),
+        ("[{kind: adjacent_slice}]", r"positive_pairs\.0: adjacent_slice needs exactly one of radius \(slices\) and radius_mm"),
+        ("[{kind: adjacent_slice, radius: 1, radius_mm: 2.0}]", r"positive_pairs\.0: .* exactly one of"),
+        ("[{kind: adjacent_slice, radius: 1.5}]", r"positive_pairs\.0\.radius: is 1\.5"),
+        ("[{kind: adjacent_slice, radius_mm: 0}]", r"positive_pairs\.0\.radius_mm: is 0"),
+        ("[{kind: adjacent_tile, radius: 0}]", r"positive_pairs\.0\.radius: is 0"),
+        ("[{kind: same_series, radius: 1}]", r"positive_pairs\.0\.radius: unknown key"),
+        ("[{kind: same_study_other_view, laterality: same}]", r"positive_pairs\.0\.laterality: is 'same'; allowed"),
+    ],
+)
+def test_wrong_related_images_are_one_line(tmp_path, pairs, words):
+    with pytest.raises(CardError, match=words) as caught:
+        card_with(tmp_path, f"positive_pairs: {pairs}")
+    assert "\n" not in str(caught.value)
+
+
+SLIDE = "slide: [{pattern: '(?P<value>s[0-9]+)_'}]"
+
+
+def test_tiles_by_number_and_by_row_and_column(tmp_path):
+    numbered = card_with(tmp_path, f"tiles: {{{SLIDE}, index: [{{pattern: '_(?P<value>[0-9x]+)[.]png$'}}], columns: 3}}")
+    values = ValueReader(numbered, tmp_path)
+    assert [values.tile(f"a/s1_{number}.png", {}) for number in range(6)] == [
+        ("s1", row, column) for row in range(2) for column in range(3)
+    ]
+    assert values.tile("a/overview.png", {}) is None
+    with pytest.raises(DataError, match=r"kermany_cxr: tiles\.index: the value '1x' is no whole number"):
+        values.tile("a/s1_1x.png", {})
+    placed = card_with(
+        tmp_path, f"tiles: {{{SLIDE}, row: [{{pattern: '_r(?P<value>\\d+)'}}], column: [{{pattern: '_c(?P<value>\\d+)'}}]}}"
+    )
+    assert ValueReader(placed, tmp_path).tile("s12_r4_c0.png", {}) == ("s12", 4, 0)
+    assert ValueReader(placed, tmp_path).tile("s12_r4.png", {}) is None
+
+
+def test_breakhis_tiles_stand_on_a_grid_of_three_columns(tmp_path):
+    values = ValueReader(read_card(CARDS / "breakhis_tiles.yaml"), tmp_path)
+    assert values.tile("benign/SOB_B_A_14-22549AB_4.png", {}) == ("SOB_B_A_14-22549AB", 1, 1)
+    assert values.tile("malignant/SOB_M_DC_14-12312_2.png", {}) == ("SOB_M_DC_14-12312", 0, 2)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["columns: 3", "index: [{tag: n}]", "row: [{tag: n}]", "row: [{tag: n}], column: [{tag: n}], columns: 3"],
+)
+def test_tiles_need_one_way_to_say_their_place(tmp_path, place):
+    with pytest.raises(CardError, match="tiles: must have index and columns, or row and column"):
+        card_with(tmp_path, f"tiles: {{{SLIDE}, {place}}}")
+
+
+def test_only_raster_images_are_laid_out_by_the_card(tmp_path):
+    with pytest.raises(CardError, match="tiles: is for format raster, and the format is slide"):
+        card_with(tmp_path, f"tiles: {{{SLIDE}, index: [{{tag: n}}], columns: 3}}", "he_regions")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medssl.cli import app
+from medssl.data.pairs import related_images
 from medssl.errors import DataError, StudyError
 from medssl.stages.views import views
 from medssl.stages.workspace import open_workspace
 from medssl.tracking import lines
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def opened(write_study, folder, **pretrain):
@@ -57,5 +62,93 @@ def test_a_policy_that_does_not_fit_the_archive_is_one_line(write_study, tmp_pat
 
 
 def test_a_wrong_step_is_one_line(write_study, tmp_path):
-    with pytest.raises(StudyError, match="--of pretrian: allowed: pretrain, finetune"):
+    with pytest.raises(StudyError, match="--of pretrian: allowed: pretrain, finetune, pairs"):
         views(opened(write_study, tmp_path), tmp_path / "v.png", of="pretrian")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("positive_pairs: []", "no data card says which images are related; add `positive_pairs` to the card of archive"),
+        ("read: {units: volumes}", "views --of pairs: is for images, and archive is indexed as volumes; set `units: slices`"),
+    ],
+)
+def test_pairs_that_cannot_be_shown_are_one_line(write_study, phantom_root, tmp_path, change, words):
+    text = (REPOSITORY / "data_cards" / "phantom_cxr.yaml").read_text()
+    before, _, after = text.partition("positive_pairs:")
+    (tmp_path / "own.yaml").write_text(f"{before}{change}\n{after[after.index('known_faults:') :]}")
+    study = write_study(tmp_path, data={"archive": {"card": "own.yaml", "root": str(phantom_root)}})
+    with pytest.raises(DataError, match=words) as caught:
+        views(open_workspace(study), tmp_path / "v.png", of="pairs")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "v.png").exists()
+
+
+def write_tiles(root):
+    """Two slides of a patient, two columns and two rows each, as files; one slide of another patient with one tile."""
+    generator = np.random.default_rng(0)
+    for slide, tiles in {"p1-a": 4, "p1-b": 4, "p2-a": 1}.items():
+        for number in range(tiles):
+            root.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(root / f"{slide}_{number}.png")
+
+
+def test_related_images_are_shown_and_counted_of_tiles_that_the_card_lays_out(write_study, tmp_path, capsys):
+    write_tiles(tmp_path / "tiles")
+    (tmp_path / "tiles.yaml").write_text(TILES)
+    study = write_study(tmp_path, data={"slides": {"card": "tiles.yaml", "root": str(tmp_path / "tiles")}}, task=None)
+    work = open_workspace(study)
+    out = views(work, tmp_path / "v.png", images=4, count=2, of="pairs")
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "4 images and what 2 epochs draw for each" in said
+    picture = Image.open(io.BytesIO(out.read_bytes()))
+    assert 3 * 184 < picture.width < 4 * 184, "an image and two epochs"
+    assert np.asarray(picture).std() > 20, "a sheet of nothing but paper"
+    assert "8 of 9 images have a related image (adjacent_tile 8); 1 (11.1%) fall back to a second view" in said
+    manifest = work.archive.manifest
+    assert manifest["series"].nunique() == 3
+    assert manifest["patient"].nunique() == 2
+    places = manifest.groupby("series")[["tile_row", "tile_column"]].apply(lambda part: sorted(part.to_numpy().tolist()))
+    assert sorted(places.tolist(), key=len)[1:] == [[[0, 0], [0, 1], [1, 0], [1, 1]]] * 2
+
+
+TILES = """
+version: 1
+name: tiles
+title: tiles of slides
+source: made up
+licence: none
+citation: none
+obtain: made by a test
+modality: SM
+format: raster
+read: {channels: rgb}
+patient: [{pattern: '(?P<value>p[0-9]+)-'}]
+tiles:
+  slide: [{pattern: '(?P<value>p[0-9]+-[a-z])_'}]
+  index: [{pattern: '_(?P<value>[0-9]+)[.]png$'}]
+  columns: 2
+positive_pairs: [{kind: adjacent_tile}]
+"""
+
+
+def test_slices_of_a_volume_file_are_a_series(shared_data, write_study, tmp_path):
+    root = shared_data / "hippocampus"
+    if not root.is_dir():
+        pytest.skip("hippocampus is absent; its card says where it comes from")
+    for folder in ("images", "labels"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for case in ("001", "003"):
+            shutil.copy(root / folder / f"hippocampus_{case}.nii.gz", tmp_path / "set" / folder)
+    data = {"mr": {"card": "hippocampus_slices", "root": str(tmp_path / "set")}}
+    work = open_workspace(write_study(tmp_path, data=data, task=None))
+    views(work, tmp_path / "v.png", of="pairs", count=2)
+    manifest = work.archive.manifest
+    assert manifest.groupby("series")["patient"].nunique().tolist() == [1, 1]
+    assert not manifest.duplicated(["series", "slice"]).any()
+    card = work.cards["mr"]
+    partners = related_images(manifest, {"mr": card.positive_pairs}).partners(0, 0).numpy()
+    slices = manifest["slice"].to_numpy(int)
+    assert (manifest["series"].to_numpy()[partners] == manifest["series"].to_numpy()).all()
+    assert set(np.abs(slices[partners] - slices)) == {1, 2, 3}

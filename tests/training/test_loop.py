@@ -5,18 +5,16 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from medssl.augment.policies import build_policy, policy_settings
-from medssl.data.batches import PixelSource, epoch_order
-from medssl.data.store import ShardWriter, Store, place, write_store
+from medssl.data.batches import epoch_order
 from medssl.errors import CheckpointError, DataError
-from medssl.training.loop import Run, seconds_per_step, train
-from medssl.training.optimizers import sgd
+from medssl.training.loop import Run, ViewPlan, seconds_per_step, train
+from medssl.training.optimizers import build_optimizer
+from medssl.training.recipe import Recipe
 from medssl.training.stop import StopFlag, Stopped
 
 
@@ -40,32 +38,16 @@ class Tiny(nn.Module):
         return Out(((self.net(views[0]) - self.net(views[1])) ** 2).mean() + self.net(views[0]).pow(2).mean())
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> PixelSource:
-    folder, rng = tmp_path_factory.mktemp("store"), np.random.default_rng(0)
-    writer, rows = ShardWriter(folder, "images"), []
-    for _ in range(22):
-        image = place(rng.integers(0, 255, (20, 16)).astype(np.uint8), 1.0, 0.0, 16)
-        _, row = writer.append(image.pixels, "grey")
-        rows.append((0, row, 1.0, 0.0, *image.box, False, None, None, None, 0.0, 255.0, 0.0, 255.0))
-    write_store(folder, folder, 16, writer.close(), {})
-    columns = ["store_shard", "store_row", "store_slope", "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1", "inverted"]
-    columns += ["window_center", "window_width", "window_function", "full_low", "full_high", "p00_5", "p99_5"]
-    return PixelSource(Store(folder), pd.DataFrame(rows, columns=columns), np.arange(22), "auto")
-
-
 def make_run(source, checkpoint=None, **changes) -> Run:
     torch.manual_seed(0)
     module = Tiny()
     groups = [{"name": "all", "params": list(module.parameters())}]
     run = Run(
         module=module,
-        forward=lambda views, batch: module(views),
-        optimizer=sgd(groups, lr=0.005, momentum=0.9, weight_decay=1e-4),
+        forward=lambda drawn: module(drawn.views),
+        optimizer=build_optimizer(Recipe(name="sgd", base_lr=0.005, weight_decay=1e-4), groups, 0.005),
         source=source,
-        policy=build_policy(policy_settings({"policy": "chest_xray"})),
-        views=2,
-        size=12,
+        views=[ViewPlan(build_policy(policy_settings({"policy": "chest_xray"})), 12)] * 2,
         epochs=3,
         batch_size=5,
         seed=1,

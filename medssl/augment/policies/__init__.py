@@ -15,6 +15,7 @@ from medssl.augment.policies.pathology import PATHOLOGY
 from medssl.augment.policies.plain import PLAIN, PLAIN_VOLUME
 from medssl.augment.policies.simclr_natural import SIMCLR_NATURAL
 from medssl.augment.policies.ultrasound import ULTRASOUND
+from medssl.augment.strength import strengthened
 from medssl.augment.transform import Transform
 from medssl.augment.views import Views, ViewSettings
 from medssl.errors import StudyError
@@ -35,7 +36,7 @@ def policy_settings(value: dict[str, Any], where: str = "pretrain.views") -> Vie
     """The checked settings of views: those of the policy that `value["policy"]` names, overridden by what else stands there.
 
     A block such as `noise: {std: [0, 0.01]}` changes these keys of the policy's block, or switches the transform on with its
-    defaults where the policy has it off; `noise: null` switches it off.
+    defaults where the policy has it off; `noise: null` switches it off. `strength` then makes all of it milder or stronger.
 
     Raises:
         StudyError: there is no such policy, one of its settings is wrong, or is for volumes or colour and the policy is not.
@@ -50,7 +51,7 @@ def policy_settings(value: dict[str, Any], where: str = "pretrain.views") -> Vie
         merged[key] = {**base, **own} if isinstance(base, dict) and isinstance(own, dict) else own
     settings = check(ViewSettings, merged, where, StudyError)
     _fits(policy, settings, where)
-    return settings
+    return strengthened(settings, settings.strength)
 
 
 def _fits(policy: Policy, settings: ViewSettings, where: str) -> None:

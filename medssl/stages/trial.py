@@ -1,0 +1,86 @@
+"""A short pretraining of which only its figures are kept: what `diagnose` and `sweep` are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medssl.data.archive import Archive
+from medssl.errors import CollapseError
+from medssl.methods import Method
+from medssl.methods.collapse import CollapseMonitor, Judge, verdict
+from medssl.models.weights import InitRecord
+from medssl.stages.encoders import initial_encoder
+from medssl.stages.pretraining import Plan, build_run, described, new_method
+from medssl.stages.screen import bar
+from medssl.stages.watch import Watch
+from medssl.stages.workspace import Workspace
+from medssl.tracking import lines
+from medssl.tracking.log import METRICS
+from medssl.training.loop import train
+from medssl.training.stop import StopFlag
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one short pretraining was."""
+
+    name: str
+    figures: dict[str, float]  # of the monitor at the end
+    state: str
+    sentence: str
+    history: list[dict[str, Any]]  # the records of its log
+
+
+def run_trial(
+    work: Workspace,
+    archive: Archive,
+    rows: np.ndarray,
+    plan: Plan,
+    *,
+    arm: str,
+    name: str,
+    stage: str,
+    parent: Path,
+    device: torch.device,
+    stop: StopFlag,
+    interval: int | None = None,
+) -> tuple[Trial, Method]:
+    """Pretrain for `plan.max_steps` steps from the weights that `arm` starts from, as a child run of `parent` in the tracker.
+
+    A trial that diverges is a result, not an error. There is no checkpoint: a trial that is stopped is done again.
+
+    Args:
+        name: of the trial's run; its log lies in tracking/<stage>-<name>.
+        interval: steps between two checks of the monitor; None: as in a long pretraining.
+
+    Raises:
+        Stopped: a signal asked for it.
+        DataError: see `build_run`.
+    """
+    encoder, init = initial_encoder(work, arm)
+    method = new_method(work, plan, encoder, device)
+    run = build_run(work, archive, rows, method, plan, device)
+    monitor = CollapseMonitor(method.dim, encoder.feature_dim)
+    judge = Judge(run.total_steps * run.batch_size, patience=work.study.pretrain.collapse.patience)
+    params = described(plan) | {"arm": arm, "init": _init(init)}
+    with work.open_log(f"{stage}-{name}", stage=stage, parent=parent, params=params) as log:
+        with bar(f"{stage} {name}", run.total_steps) as progress:
+            watch = Watch(name, log, progress, monitor, judge, None, work.study.pretrain, run, interval=interval, quiet=True)
+            run.on_step = watch.on_step
+            try:
+                train(run, stop)
+                figures = watch.last()
+            except CollapseError:
+                figures = watch.last() | {"loss": float("nan")}
+        history = [record for _, record in lines.read(log.folder / METRICS)]
+    state, sentence = verdict(figures)
+    return Trial(name, figures, state, sentence, history), method
+
+
+def _init(init: InitRecord) -> dict[str, Any]:
+    return {"source": init.source, "sha256": init.sha256}

@@ -1,0 +1,101 @@
+"""The search without labels: the same budget for every method, exact when it goes on, printed in the report when labels chose."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medssl.errors import DataError, StudyError
+from medssl.stages.sweep import sweep
+from medssl.stages.workspace import open_workspace
+
+METHODS = [
+    {"name": "simsiam", "projector_dim": 32, "projector_hidden": 32},
+    {"name": "simclr", "projector_dim": 16, "projector_hidden": 32},
+]
+SWEEP = {"methods": METHODS, "trials": 2, "samples": 70, "images": 64, "lr_factor": [0.5, 2.0]}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, write_study):
+    study = write_study(tmp_path_factory.mktemp("sweep"), sweep=SWEEP)
+    work = open_workspace(study)
+    return study, work.folder, sweep(work)
+
+
+def receipts(folder) -> dict[str, dict]:
+    return {
+        f"{path.parts[-3]}/{path.parts[-2]}": json.loads(path.read_text())
+        for path in sorted(folder.glob("sweep/*/*/receipt.json"))
+    }
+
+
+def test_every_method_has_the_same_trials_samples_and_ranges(swept):
+    found = receipts(swept[1])
+    assert list(found) == ["simclr/000", "simclr/001", "simsiam/000", "simsiam/001"]
+    for number in ("000", "001"):
+        one, other = found[f"simclr/{number}"], found[f"simsiam/{number}"]
+        assert one["facts"]["drawn"] == other["facts"]["drawn"]
+        assert one["inputs"]["plan"]["max_steps"] == other["inputs"]["plan"]["max_steps"] == 70 // 16
+    simsiam = found["simsiam/000"]["facts"]
+    assert simsiam["base_lr"] == pytest.approx(0.05 * simsiam["drawn"]["lr_factor"])
+    assert found["simsiam/000"]["facts"]["drawn"] != found["simsiam/001"]["facts"]["drawn"]
+
+
+def test_the_best_is_the_healthy_trial_of_highest_rank(swept):
+    for name, best in swept[2].items():
+        trials = [value["facts"] for key, value in receipts(swept[1]).items() if key.startswith(f"{name}/")]
+        healthy = [trial for trial in trials if trial["state"] == "healthy"]
+        assert best["score"] == max(trial["rankme"] for trial in healthy)
+        assert best["labels"] is None
+        assert json.loads((swept[1] / "sweep" / name / "result.json").read_text())["score"] == best["score"]
+
+
+def test_trials_are_children_in_the_tracker(swept):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept[1] / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    parent = next(run for run in runs if run.info.run_name == "sweep")
+    children = [run.info.run_name for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert sorted(children) == ["sweep-simclr_000", "sweep-simclr_001", "sweep-simsiam_000", "sweep-simsiam_001"]
+
+
+def test_gone_on_it_draws_and_finds_the_same(swept):
+    before = receipts(swept[1])
+    (swept[1] / "sweep" / "simsiam" / "001" / "receipt.json").unlink()
+    assert sweep(open_workspace(swept[0])) == swept[2]
+    assert receipts(swept[1]) == before
+
+
+def test_ranked_by_labels_only_the_smallest_budget_is_read_and_the_report_says_so(tmp_path, write_study):
+    from medssl.stages.compare import _chosen_by
+
+    study = write_study(tmp_path, sweep=SWEEP | {"methods": METHODS[:1], "rank_by": "labels"})
+    best = sweep(open_workspace(study))["simsiam"]
+    assert best["labels"] == "8 labelled patients, the smallest label budget"
+    assert 0 <= best["auroc"] <= 1
+    assert best["score"] == best["auroc"]
+    sets = [f"pretrain.optimizer.base_lr={best['base_lr']:.6g}", f"pretrain.optimizer.weight_decay={best['weight_decay']:.6g}"]
+    chosen = open_workspace(study, [*sets, f"pretrain.views={{policy: chest_xray, strength: {best['strength']:.4g}}}"])
+    (note,) = _chosen_by(chosen)
+    assert "were chosen by the labels of 8 labelled patients, the smallest label budget: 2 trials of 64 samples each" in note
+    assert _chosen_by(open_workspace(study)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"samples": 3}, DataError, r"sweep\.samples: is 3, fewer than one batch of 16"),
+        ({"methods": [METHODS[0], METHODS[0]]}, StudyError, "names a method twice"),
+        ({"methods": [{"name": "simclear"}]}, StudyError, "did you mean 'simclr'"),
+        ({"arm": "nobody"}, StudyError, "sweep.arm is 'nobody', which is no arm"),
+        ({"strength": [2.0, 1.0]}, StudyError, "the first number must not be above the second"),
+    ],
+)
+def test_wrong_settings_are_one_line(swept, write_study, tmp_path, changes, error, words):
+    study = write_study(tmp_path, sweep=SWEEP | changes)
+    with pytest.raises(error, match=words) as caught:
+        sweep(open_workspace(study))
+    assert "\n" not in str(caught.value)
