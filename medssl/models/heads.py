@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,7 +32,7 @@ def mlp(
     if len(widths) < 2:
         raise ValueError(f"expected the widths of an input and an output at least, got {list(widths)}")
     modules: list[nn.Module] = []
-    for width_in, width in zip(widths[:-2], widths[1:-1], strict=True):
+    for width_in, width in itertools.pairwise(widths[:-1]):
         modules.append(nn.Linear(width_in, width, bias=not hidden_bn))
         modules += [nn.BatchNorm1d(width)] if hidden_bn else []
         modules.append(nn.ReLU(inplace=True))

@@ -16,7 +16,7 @@ from medssl.data.splits import assert_disjoint
 from medssl.errors import CheckpointError, DataError
 from medssl.files import digest_of
 from medssl.methods import METHODS, method_settings
-from medssl.methods.collapse import CollapseMonitor, Judge, verdict
+from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import EncoderCard, save_encoder
 from medssl.models.weights import InitRecord
@@ -179,7 +179,7 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
             finally:  # also of a run that was stopped: the figure is what its user wants to see
                 draw_collapse(log, folder / FIGURE, arm)
         figures = watch.last()
-        state, sentence = verdict(figures)
+        state, sentence = judge.final(figures)
         seen = run.total_steps * run.batch_size
         card = encoder_card(work, archive, encoder, init, arm=arm, epochs=run.epochs, seen=seen, metrics=figures)
         save_encoder(folder / "encoder", encoder, card)

@@ -12,7 +12,7 @@ import torch
 from medssl.data.archive import Archive
 from medssl.errors import CollapseError
 from medssl.methods import Method
-from medssl.methods.collapse import CollapseMonitor, Judge, verdict
+from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.weights import InitRecord
 from medssl.stages.encoders import initial_encoder
 from medssl.stages.pretraining import Plan, build_run, described, new_method
@@ -78,7 +78,7 @@ def run_trial(
             except CollapseError:
                 figures = watch.last() | {"loss": float("nan")}
         history = [record for _, record in lines.read(log.folder / METRICS)]
-    state, sentence = verdict(figures)
+    state, sentence = judge.final(figures)
     return Trial(name, figures, state, sentence, history), method
 
 

@@ -159,7 +159,7 @@ def test_wide_vectors_are_judged_by_some_channels_and_rows():
 
 @pytest.mark.parametrize(
     ("batch", "total", "expected"),
-    [(256, 1_000, 25), (32, 1_000, 32), (256, 100_000, 500), (256, 60, 15), (4, 3, 1), (2048, 10_000, 50)],
+    [(256, 1_000, 50), (32, 1_000, 50), (16, 1_000, 64), (256, 100_000, 500), (256, 60, 15), (4, 3, 1), (2048, 10_000, 50)],
 )
 def test_the_interval_follows_from_settings(batch, total, expected):
     assert check_interval(batch, total) == expected

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from medssl.methods import METHODS, Batch, Method, Output, build_method, method_settings
-from medssl.methods.collapse import Alarm, CollapseMonitor, Judge, check_interval
+from medssl.methods.collapse import Alarm, CollapseMonitor, Judge
 from medssl.methods.simsiam import SimSiam, negative_cosine, output
 from medssl.models.weights import init_stream
 from medssl.training.optimizers import build_optimizer
 
+EVERY = 25  # steps from one check to the next
 HIGH_RATE = 0.1  # at which collapse comes within a hundred steps
 
 
@@ -40,7 +41,7 @@ def watch(
     rate: float | None = None,
     forward: Callable[[Batch], Output] | None = None,
 ) -> Watched:
-    """A run at a constant rate, checked and judged as often as pretraining does it. `forward`: None: the method's own."""
+    """A run at a constant rate, checked more often than pretraining does it, so that more may ring wrongly. `forward`: None: the method's own."""
     generator = torch.Generator().manual_seed(seed)
     pool, views = toy.images(generator), len(method.view_spec().views)
     optimizer = build_optimizer(method.recipe, method.parameter_groups(), rate or method.recipe.peak_lr(toy.BATCH))
@@ -57,7 +58,7 @@ def watch(
             optimizer.step()
             method.after_step(step, steps)
             monitor.update(out)
-            if (step + 1) % check_interval(toy.BATCH, steps) == 0:
+            if (step + 1) % EVERY == 0:
                 norm = torch.nn.utils.get_total_norm([p.grad for p in method.parameters() if p.grad is not None])
                 report = monitor.report() | {"loss": float(out.loss.detach()), "grad_norm": float(norm)}
                 reports[step + 1] = report
@@ -72,16 +73,16 @@ def on_both_sides(method: SimSiam, batch: Batch) -> Output:
     return output(loss, [first, second])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_healthy_run_raises_no_alarm(toy, seed):
-    run = watched(toy, seed, 200, HIGH_RATE)
+    run = watched(toy, seed, 1200, HIGH_RATE)
     assert run.alarms == []
-    assert run.reports[200]["loss"] < -0.6  # it has learnt
-    assert run.reports[200]["z_rank_share"] < 0.5  # and is no longer the random network
+    assert run.reports[1200]["loss"] < -0.8  # it has learnt
+    assert run.reports[1200]["z_rank_share"] < 0.5  # and is no longer the random network
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(3, 20))  # three more seeds are in the test above
 def test_no_healthy_run_raises_an_alarm_however_long(toy, seed):
     assert watched(toy, seed, 1200, HIGH_RATE).alarms == []
 

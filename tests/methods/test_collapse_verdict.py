@@ -204,6 +204,23 @@ def test_a_figure_that_recovers_is_waited_for():
     assert not alarms(shares, Judge(10**6))
 
 
+def test_a_run_that_ended_while_its_figure_rose_is_not_called_collapsed():
+    judge = Judge(10**6)
+    rising = [HEALTHY | {"z_std_sqrt_d": std} for std in (0.19, 0.25, 0.33)]
+    assert not alarms(rising, judge)
+    assert verdict(rising[-1]).state == "collapsed"
+    state, sentence = judge.final(rising[-1])
+    assert state == "healthy"
+    assert sentence.startswith("Too short to judge, train longer")
+    assert "rises, from 0.19 to 0.33" in sentence
+    level = Judge(10**6)
+    alarms([rising[0]] * 3, level)
+    assert level.final(rising[0]) == verdict(rising[0])
+    assert judge.final(BROKEN).state == "diverged"
+    assert Judge(10**6).final(POINT).state == "collapsed"
+    assert Judge(10**6).final(HEALTHY) == verdict(HEALTHY)
+
+
 def test_the_first_loss_is_remembered():
     (alarm,) = alarms([HEALTHY | {"loss": 2.0}, HEALTHY | {"loss": 5.9}, HEALTHY | {"loss": 6.1}], Judge(10**6))
     assert (alarm.step, alarm.state) == (30, "diverged")

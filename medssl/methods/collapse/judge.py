@@ -81,15 +81,32 @@ class Judge:
 
     def _lasting(self) -> int:
         """What the last checks have in common, as a place in STATES; 0 where they are too few, or the figure recovers."""
-        first, last = self._recent[0], self._recent[-1]
+        last = self._recent[-1]
         if STATES[last.place] == "diverged":
             return last.place
-        if len(self._recent) < self.patience:
-            return 0
-        if all(check.figure == first.figure for check in self._recent) and last.value > first.value * RECOVERING:
+        if len(self._recent) < self.patience or self._recovers():
             return 0
         # A state that flickers between bad and worse is bad for as long.
         return min(check.place for check in self._recent)
+
+    def _recovers(self) -> bool:
+        """Whether one figure was too low in all of the last checks, and rises."""
+        if len(self._recent) < 2:
+            return False
+        first, last = self._recent[0], self._recent[-1]
+        same = all(check.figure == first.figure for check in self._recent)
+        return same and STATES[last.place] != "diverged" and last.value > first.value * RECOVERING
+
+    def final(self, report: Mapping[str, float]) -> Verdict:
+        """What is said of a run that has ended with `report`: its verdict, but that a figure which still rises is not held against it."""
+        known = {} if self._loss_first is None else {"loss_first": self._loss_first}
+        found, finding = judged(known | dict(report))
+        if finding is None or found.state == "diverged" or not self._recovers():
+            return found
+        low, now = self._recent[0].value, self._recent[-1].value
+        return Verdict(
+            "healthy", f"Too short to judge, train longer: {found.sentence} But the figure rises, from {low:.2g} to {now:.2g}."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, words and lists, part of the checkpoint, so that a resumed run alarms at the same step."""

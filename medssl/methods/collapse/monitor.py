@@ -32,7 +32,7 @@ def check_interval(batch_size: int, total_steps: int) -> int:
     """
     if batch_size < 1 or total_steps < 1:
         raise ValueError(f"expected at least one sample and one step, got {batch_size} and {total_steps}")
-    wanted = max(25, math.ceil(ROWS / batch_size), total_steps // 200)
+    wanted = max(50, math.ceil(ROWS / batch_size), total_steps // 200)
     return max(1, min(wanted, total_steps // 4))
 
 
