@@ -108,7 +108,7 @@ def _collapsed(report: Mapping[str, float]) -> Finding | None:
             figure, value = f"{prefix}_effective_rank", rank
         else:
             continue
-        return Finding(f"{said} This encoder is of no use. {_REMEDY}", figure, value)
+        return Finding(f"{said} What tells images apart so little is rarely of use. {_REMEDY}", figure, value)
     return None
 
 
