@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= configs/chest_xray.yaml
 
-.PHONY: demo test test-long bench-reading bench-views lint format install clean
+.PHONY: demo test test-long bench-reading bench-views bench-monitor lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -41,6 +41,10 @@ bench-reading: install
 bench-views: install
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/views.py
+
+# What the collapse monitor costs, as a share of a training step; about five minutes.
+bench-monitor: install
+	$(BIN)/python benchmarks/monitor.py
 
 format: install
 	$(BIN)/ruff format .

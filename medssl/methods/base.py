@@ -115,6 +115,10 @@ class Method(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """The loss of a batch with the views of `view_spec()`."""
 
+    def cautions(self, images: int, batch: int) -> list[str]:
+        """What does not go well together with so many images in all and in each pass, a sentence each, for people."""
+        return []
+
     def before_step(self, step: int, total: int) -> None:
         """Called before the forward pass of step 0 <= step < total."""
 

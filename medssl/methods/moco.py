@@ -70,6 +70,13 @@ class MoCo(Method):
             *group("projector", [self.projector]),
         ]
 
+    def cautions(self, images: int, batch: int) -> list[str]:
+        """A queue that holds an image's own former keys asks it to be unlike itself."""
+        size = self.settings.queue_size
+        if size < images:
+            return []
+        return [f"queue_size is {size:,} and there are {images:,} images: each image is among its own negatives; make it smaller"]
+
     def before_step(self, step: int, total: int) -> None:
         """The key encoder moves before the keys are made (algorithm 1), once a step, however many parts the batch has."""
         if step > 0:

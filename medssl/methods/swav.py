@@ -98,6 +98,20 @@ class SwAV(Method):
             *group("prototypes", [self.prototypes]),
         ]
 
+    def cautions(self, images: int, batch: int) -> list[str]:
+        """Assignments spread a batch and its queue evenly over the prototypes, so there must be enough of them."""
+        found, queue, prototypes = [], self.settings.queue_size, self.settings.prototypes
+        if queue >= images:
+            found.append(
+                f"queue_size is {queue:,} and there are {images:,} images: images meet themselves in it; make it smaller"
+            )
+        if queue + batch < prototypes:
+            found.append(
+                f"{prototypes:,} prototypes share {queue + batch:,} projections (batch and queue), fewer than one each; lower "
+                "prototypes or raise queue_size"
+            )
+        return found
+
     def before_step(self, step: int, total: int) -> None:
         """Prototypes have unit length at each step (section 3.1), and stay as they are in the first `freeze_steps`."""
         self._normalise_prototypes()

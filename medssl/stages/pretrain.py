@@ -162,6 +162,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
     if run.pairs is not None:
         say("pretrain", f"{arm}: {run.pairs.sentence()}")
+    for sentence in method.cautions(len(rows), plan.batch_size // plan.accumulate):
+        warn(f"pretrain: {plan.method.name}: {sentence}")
     if not resume:
         seconds = seconds_per_step(run)
         cost = minutes(seconds * run.total_steps)

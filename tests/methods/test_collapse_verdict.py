@@ -134,6 +134,16 @@ def test_only_a_positive_loss_that_has_tripled_has_diverged(loss, first, state):
     assert verdict(HEALTHY | {"loss": loss, "loss_first": first}).state == state
 
 
+def test_a_network_that_has_learnt_nothing_yet_is_told():
+    """Views of one image as far apart as any two: 2 (1 - m_o^2)."""
+    random = report_of(gaussian(1024, 64))
+    unlearnt = random | {"z_alignment": 2 * random["z_residual"] ** 2}
+    assert verdict(unlearnt).state == "healthy"
+    assert "hardly nearer than views of different images" in verdict(unlearnt).sentence
+    assert "hardly nearer" not in verdict(random | {"z_alignment": 1.2}).sentence
+    assert "hardly nearer" not in verdict(random).sentence  # one view alone says nothing about it
+
+
 def test_neighbours_are_told_where_they_are_known():
     known = {"knn_auroc": 0.81, "knn_auroc_random": 0.75}
     for report in (HEALTHY, FLAT, POINT):

@@ -265,3 +265,17 @@ def test_heads_are_a_function_of_the_seed_alone(name):
     other = build_method(method_settings({"name": name} | SMALL[name]), ToyEncoder(), seed=1)
     key = next(key for key in states[0] if key.startswith("projector") and states[0][key].ndim == 2)
     assert not torch.equal(states[0][key], other.state_dict()[key])
+
+
+def test_numbers_that_do_not_go_together_are_said():
+    def cautions(name: str, images: int, batch: int, **settings) -> list[str]:
+        return build_method(method_settings({"name": name, **settings}), ToyEncoder(), seed=0).cautions(images, batch)
+
+    assert cautions("moco", 2_000, 64, queue_size=1024) == []
+    (said,) = cautions("moco", 1_000, 64, queue_size=1024)
+    assert said.startswith("queue_size is 1,024 and there are 1,000 images")
+    assert cautions("swav", 100_000, 256, queue_size=3840) == []
+    (said,) = cautions("swav", 100_000, 256)
+    assert said.startswith("3,000 prototypes share 256 projections")
+    assert len(cautions("swav", 100, 64, queue_size=128)) == 2
+    assert cautions("simsiam", 10, 4) == []
