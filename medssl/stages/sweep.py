@@ -1,7 +1,8 @@
 """sweep: learning rate, weight decay and strength of the views, chosen without labels.
 
 Every method gets the same number of trials and of samples, and the same ranges around its own paper's numbers. Trials are ranked by
-RankMe (Garrido et al., ICML 2023), which compares runs of one method and says nothing between methods.
+RankMe (Garrido et al., ICML 2023), which compares runs of one method and says nothing between methods. It is highest for a random
+network, so a trial that has brought the two views of an image hardly nearer to each other is not ranked.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from medssl.stages.views import check_fit, chosen_settings
 from medssl.stages.workspace import Workspace, check_components
 from medssl.study import SweepSettings
 from medssl.training.stop import StopFlag, stop_on_signals
+
+# Nearness of two views of an image at the end of a trial, as a share of the same at its start, from which it counts as not learnt.
+UNLEARNT = 0.9
 
 
 def sweep(work: Workspace, *, fresh: bool = False) -> dict[str, dict[str, Any]]:
@@ -117,22 +121,22 @@ class _Search:
             search.sampler = optuna.samplers.TPESampler(seed=derive(self._work.study.seed, "sweep", number) % 2**32)
             asked = search.ask()
             found = self._trial(number, _drawn(asked, settings), stop, fresh=fresh)
-            if found["state"] == "healthy":
+            if _is_ranked(found):
                 search.tell(asked, found["score"])
             else:
                 search.tell(asked, state=optuna.trial.TrialState.FAIL)
             self._trials.append(found)
         show_table(self._table())
-        healthy = [trial for trial in self._trials if trial["state"] == "healthy"]
-        if not healthy:
+        ranked = [trial for trial in self._trials if _is_ranked(trial)]
+        name, left = self._plan.method.name, len(self._trials) - len(ranked)
+        if not ranked:
             raise DataError(
-                f"sweep: {self._plan.method.name}: no trial of {settings.trials} was healthy; see the table and docs/methods.md"
+                f"sweep: {name}: none of {settings.trials} trials has learnt anything without collapsing; raise sweep.samples, and see "
+                "the table and docs/methods.md"
             )
-        if len(healthy) < len(self._trials):
-            warn(
-                f"sweep: {self._plan.method.name}: {len(self._trials) - len(healthy)} trials collapsed or diverged and are not ranked"
-            )
-        best = max(healthy, key=lambda trial: trial["score"])
+        if left:
+            warn(f"sweep: {name}: {left} trials collapsed, diverged or have learnt nothing yet, and are not ranked")
+        best = max(ranked, key=lambda trial: trial["score"])
         return best | {"method": self._plan.method.name, "rank_by": settings.rank_by, "trials": settings.trials} | self._budget()
 
     def _budget(self) -> dict[str, Any]:
@@ -159,7 +163,14 @@ class _Search:
             self._work, self._archive, self._rows, plan, arm=self._arm, name=name, stage="sweep", parent=self._parent,
             device=self._device, stop=stop,
         )  # fmt: skip
-        facts = {"number": number, "drawn": drawn, "state": trial.state, "sentence": trial.sentence, "figures": trial.figures}
+        facts = {
+            "number": number,
+            "drawn": drawn,
+            "state": trial.state,
+            "sentence": trial.sentence,
+            "figures": trial.figures,
+            "nearness": trial.nearness,
+        }
         facts |= {"base_lr": plan.recipe.base_lr, "weight_decay": plan.recipe.weight_decay, "strength": drawn["strength"]}
         facts |= self._scores(trial, method, plan)
         write_receipt(folder, inputs, **facts)
@@ -197,9 +208,21 @@ class _Search:
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, title=f"{self._plan.method.name}", title_justify="left")
-        for name in ("trial", "base lr", "weight decay", "strength", "RankMe z", "RankMe features", "AUROC", "verdict"):
+        columns = (
+            "trial",
+            "base lr",
+            "weight decay",
+            "strength",
+            "loss",
+            "nearness",
+            "RankMe z",
+            "RankMe features",
+            "AUROC",
+            "verdict",
+        )
+        for name in columns:
             table.add_column(name, justify="left" if name == "verdict" else "right")
-        ranked = sorted(self._trials, key=lambda trial: (trial["state"] != "healthy", -(trial["score"] or 0)))
+        ranked = sorted(self._trials, key=lambda trial: (not _is_ranked(trial), -(trial["score"] or 0)))
         for trial in ranked:
             numbers = [
                 f"{trial['number']}",
@@ -207,9 +230,12 @@ class _Search:
                 f"{trial['weight_decay']:.2g}",
                 f"{trial['strength']:.2f}",
             ]
+            near = trial["nearness"]
+            numbers += [f"{trial['figures']['loss']:.3f}", "–" if near is None else f"{near[0]:.2f} > {near[1]:.2f}"]
             numbers += ["–" if trial[key] is None else f"{trial[key]:.1f}" for key in ("rankme", "rankme_features")]
             numbers.append("–" if trial["auroc"] is None else f"{trial['auroc']:.3f}")
-            table.add_row(*numbers, trial["state"])
+            learnt = trial["state"] != "healthy" or _is_ranked(trial)
+            table.add_row(*numbers, trial["state"] if learnt else "nothing learnt yet")
         return table
 
 
@@ -237,6 +263,14 @@ class _Labels:
         features = extract_features(method.encoder, (eval_view(batch.to(device), size) for batch in source.batches(128)))
         linear = self._work.study.finetune.linear
         return fit_linear_probe(features, self._draw, linear.regularization if linear else [1.0]).validation_auroc
+
+
+def _is_ranked(trial: dict[str, Any]) -> bool:
+    """Whether a trial's score means something. A random network has the highest rank of all; labels see that by themselves."""
+    if trial["auroc"] is not None:
+        return trial["state"] == "healthy"
+    near = trial["nearness"]
+    return trial["state"] == "healthy" and (near is None or near[1] < UNLEARNT * near[0])
 
 
 def _drawn(asked: optuna.Trial, settings: SweepSettings) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from medssl.data.archive import Archive
 from medssl.errors import CollapseError
 from medssl.methods import Method
-from medssl.methods.collapse import CollapseMonitor, Judge
+from medssl.methods.collapse import CollapseMonitor, Judge, nearness
 from medssl.models.weights import InitRecord
 from medssl.stages.encoders import initial_encoder
 from medssl.stages.pretraining import Plan, build_run, described, new_method
@@ -21,7 +22,7 @@ from medssl.stages.watch import Watch
 from medssl.stages.workspace import Workspace
 from medssl.tracking import lines
 from medssl.tracking.log import METRICS
-from medssl.training.loop import train
+from medssl.training.loop import Run, drawn_at, train
 from medssl.training.stop import StopFlag
 
 
@@ -31,6 +32,9 @@ class Trial:
 
     name: str
     figures: dict[str, float]  # of the monitor at the end
+    nearness: (
+        tuple[float, float] | None
+    )  # of two views of an image at the start and at the end, see methods.collapse; None: no two z
     state: str
     sentence: str
     history: list[dict[str, Any]]  # the records of its log
@@ -67,6 +71,7 @@ def run_trial(
     run = build_run(work, archive, rows, method, plan, device)
     monitor = CollapseMonitor(method.dim, encoder.feature_dim)
     judge = Judge(run.total_steps * run.batch_size, patience=work.study.pretrain.collapse.patience)
+    first = _nearness_at_start(run, method, CollapseMonitor(method.dim, encoder.feature_dim))
     params = described(plan) | {"arm": arm, "init": _init(init)}
     with work.open_log(f"{stage}-{name}", stage=stage, parent=parent, params=params) as log:
         with bar(f"{stage} {name}", run.total_steps) as progress:
@@ -79,7 +84,22 @@ def run_trial(
                 figures = watch.last() | {"loss": float("nan")}
         history = [record for _, record in lines.read(log.folder / METRICS)]
     state, sentence = judge.final(figures)
-    return Trial(name, figures, state, sentence, history), method
+    last = nearness(figures)
+    return Trial(name, figures, None if first is None or last is None else [first, last], state, sentence, history), method
+
+
+@torch.no_grad()
+def _nearness_at_start(run: Run, method: Method, monitor: CollapseMonitor) -> float | None:
+    """What training has to improve on: a random network also brings two views of one image somewhat nearer than different images.
+
+    The method is left as it was.
+    """
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.train()
+    for step in range(min(run.total_steps, math.ceil(monitor.rows / run.batch_size))):
+        monitor.update(run.forward(drawn_at(run, step)))
+    method.load_state_dict(before)
+    return nearness(monitor.report())
 
 
 def _init(init: InitRecord) -> dict[str, Any]:

@@ -174,12 +174,22 @@ def seconds_per_step(run: Run) -> float:
     return seconds
 
 
+def drawn_at(run: Run, step: int) -> Drawn:
+    """What the forward pass of a step gets, the batch as a whole: drawn as training draws it, so looking at it changes nothing."""
+    epoch, within = divmod(step, run.steps_per_epoch)
+    positions = epoch_order(len(run.source), run.seed, epoch)[within * run.batch_size : (within + 1) * run.batch_size]
+    partners = run.pairs.partners(run.seed, epoch)[positions] if run.pairs else None
+    return _draw(run, positions, partners, _parameters(run, step, len(positions)), slice(0, len(positions)))
+
+
+def _parameters(run: Run, step: int, samples: int) -> list[dict[str, Tensor]]:
+    """Those of each view of a step, for the whole batch and apart from their use: a function of (seed, step, view) alone."""
+    return [plan.policy.sample(samples, torch_generator(run.seed, "views", step, view)) for view, plan in enumerate(run.views)]
+
+
 def _step(run: Run, positions: Tensor, partners: Tensor | None, step: int, total: int, epoch: int) -> Progress:
     began, data_seconds = time.perf_counter(), 0.0
-    # Parameters are drawn for the whole batch, apart from their use, from (seed, step, view) alone.
-    parameters = [
-        plan.policy.sample(len(positions), torch_generator(run.seed, "views", step, view)) for view, plan in enumerate(run.views)
-    ]
+    parameters = _parameters(run, step, len(positions))
     seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
     rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * run.steps_per_epoch, run.final_lr)
     run.before_step(step, total)

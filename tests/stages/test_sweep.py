@@ -7,7 +7,7 @@ import json
 import pytest
 
 from medssl.errors import DataError, StudyError
-from medssl.stages.sweep import sweep
+from medssl.stages.sweep import UNLEARNT, _is_ranked, sweep
 from medssl.stages.workspace import open_workspace
 
 METHODS = [
@@ -18,7 +18,15 @@ SWEEP = {"methods": METHODS, "trials": 2, "samples": 70, "images": 64, "lr_facto
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory, write_study):
+def anything_counts():
+    """So few steps teach nothing, which a ranking without labels refuses; here they count."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medssl.stages.sweep.UNLEARNT", 10.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, write_study, anything_counts):
     study = write_study(tmp_path_factory.mktemp("sweep"), sweep=SWEEP)
     work = open_workspace(study)
     return study, work.folder, sweep(work)
@@ -46,10 +54,28 @@ def test_every_method_has_the_same_trials_samples_and_ranges(swept):
 def test_the_best_is_the_healthy_trial_of_highest_rank(swept):
     for name, best in swept[2].items():
         trials = [value["facts"] for key, value in receipts(swept[1]).items() if key.startswith(f"{name}/")]
-        healthy = [trial for trial in trials if trial["state"] == "healthy"]
-        assert best["score"] == max(trial["rankme"] for trial in healthy)
+        ranked = [trial for trial in trials if _is_ranked(trial)]
+        assert best["score"] == max(trial["rankme"] for trial in ranked)
         assert best["labels"] is None
         assert json.loads((swept[1] / "sweep" / name / "result.json").read_text())["score"] == best["score"]
+
+
+def test_only_trials_that_have_learnt_without_collapsing_are_ranked(monkeypatch):
+    monkeypatch.setattr("medssl.stages.sweep.UNLEARNT", UNLEARNT)
+    trial = {"state": "healthy", "auroc": None, "nearness": [0.9, 0.5]}
+    unlearnt = trial | {"nearness": [0.9, 0.85]}
+    assert _is_ranked(trial)
+    assert not _is_ranked(unlearnt)
+    assert _is_ranked(unlearnt | {"auroc": 0.6})
+    assert not _is_ranked(trial | {"state": "dimensional collapse"})
+    assert not _is_ranked(trial | {"state": "diverged", "auroc": 0.6})
+
+
+def test_a_sweep_in_which_nothing_learns_is_refused(tmp_path, write_study, monkeypatch):
+    monkeypatch.setattr("medssl.stages.sweep.UNLEARNT", UNLEARNT)
+    study = write_study(tmp_path, sweep=SWEEP | {"methods": METHODS[:1], "trials": 1, "lr_factor": [1e-6, 1e-6]})
+    with pytest.raises(DataError, match=r"none of 1 trials has learnt anything without collapsing; raise sweep\.samples"):
+        sweep(open_workspace(study))
 
 
 def test_trials_are_children_in_the_tracker(swept):

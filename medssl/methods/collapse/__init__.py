@@ -16,7 +16,7 @@ from medssl.methods.collapse.figures import (
 )
 from medssl.methods.collapse.judge import Alarm, Judge
 from medssl.methods.collapse.monitor import ROWS, CollapseMonitor, check_interval
-from medssl.methods.collapse.verdict import STATES, State, Verdict, verdict
+from medssl.methods.collapse.verdict import STATES, State, Verdict, nearness, verdict
 
 __all__ = [
     "ROWS",
@@ -32,6 +32,7 @@ __all__ = [
     "effective_rank",
     "gaussian_rank",
     "mean_and_residual",
+    "nearness",
     "singular_value_auc",
     "std_sqrt_d",
     "uniformity",
