@@ -33,8 +33,8 @@ class Trial:
     name: str
     figures: dict[str, float]  # of the monitor at the end
     nearness: (
-        tuple[float, float] | None
-    )  # of two views of an image at the start and at the end, see methods.collapse; None: no two z
+        list[float] | None
+    )  # of two views of an image, at the start and at the end (methods.collapse); None: there is one z alone
     state: str
     sentence: str
     history: list[dict[str, Any]]  # the records of its log

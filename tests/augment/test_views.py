@@ -58,7 +58,7 @@ def build(name: str, **changes):
 
 def test_every_transform_of_the_settings_is_looked_at_here():
     assert len(TRANSFORMS) == 22
-    assert set(TRANSFORMS) | {"policy", "geometry", "window"} == set(ViewSettings.model_fields)
+    assert set(TRANSFORMS) | {"policy", "strength", "geometry", "window"} == set(ViewSettings.model_fields)
 
 
 @every_policy

@@ -20,6 +20,7 @@ from medssl.stages.workspace import check_components, open_workspace
 from medssl.study import read_study
 from medssl.tracking import lines
 
+QUICK = {"backbone": "resnet18", "input_size": 32}  # collapses sooner, and a step takes half the time
 SMALL = {
     "simsiam": {"projector_dim": 32, "projector_hidden": 32},
     "simtriplet": {"projector_dim": 32, "projector_hidden": 32},
@@ -176,9 +177,9 @@ def test_other_pairs_are_another_encoder(tmp_path, write_study):
 
 def test_a_collapse_stops_the_run_where_the_study_says_so(tmp_path, write_study):
     """Without BN and stop-gradient at a high rate everything becomes one point in a few steps."""
-    study = write_study(tmp_path, tracking={"enabled": False})
+    study = write_study(tmp_path, tracking={"enabled": False}, encoder=QUICK)
     sets = [
-        "pretrain.epochs=20",
+        "pretrain.epochs=12",
         "pretrain.method.batch_norm=none",
         "pretrain.method.stop_gradient=false",
         "pretrain.optimizer.base_lr=0.5",
@@ -195,8 +196,8 @@ def test_a_collapse_stops_the_run_where_the_study_says_so(tmp_path, write_study)
 
 
 def test_a_collapse_is_said_and_the_run_goes_on(tmp_path, write_study, capsys):
-    study = write_study(tmp_path, tracking={"enabled": False})
-    sets = ["pretrain.epochs=20", "pretrain.method.batch_norm=none", "pretrain.method.stop_gradient=false"]
+    study = write_study(tmp_path, tracking={"enabled": False}, encoder=QUICK)
+    sets = ["pretrain.epochs=12", "pretrain.method.batch_norm=none", "pretrain.method.stop_gradient=false"]
     work = opened(study, tmp_path, "simsiam", *sets, "pretrain.optimizer.base_lr=0.5", "pretrain.collapse.patience=1")
     pretrain(work, arms=["in_domain"])
     said = capsys.readouterr().err
