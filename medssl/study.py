@@ -166,6 +166,8 @@ class PretrainSettings(StrictModel):
     def _parts_are_equal(self) -> PretrainSettings:
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate is {self.accumulate}, which does not divide batch_size {self.batch_size}")
+        if self.batch_size // self.accumulate < 2:
+            raise ValueError(f"accumulate is {self.accumulate}, which leaves parts of one image; allowed: at most batch_size / 2")
         if (self.optimizer.warmup_epochs or 0) > self.epochs:
             raise ValueError("optimizer.warmup_epochs is above epochs; allowed: at most that")
         return self

@@ -37,7 +37,7 @@ def method_settings(value: dict[str, Any], where: str = "pretrain.method") -> St
         StudyError: there is no such method, or one of its settings is wrong.
     """
     name = value.get("name")
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise StudyError(f"{where}.name: is {name!r}{near_miss(str(name), list(METHODS))}; allowed: {', '.join(METHODS)}")
     return check(METHODS[name][0], value, where, StudyError)
 

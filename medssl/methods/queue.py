@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,11 +23,17 @@ class Queue(nn.Module):
         rows = F.normalize(torch.randn(size, dim), dim=1) if random else torch.zeros(size, dim)
         self.register_buffer("rows", rows)
         self.register_buffer("pushed", torch.tensor(0))
+        self._full = False
 
     @property
     def full(self) -> bool:
-        """Whether every row has been pushed; waits for the device."""
-        return bool(self.pushed >= len(self.rows))
+        """Whether every row has been pushed; waits for the device until it is so, then no more."""
+        self._full = self._full or bool(self.pushed >= len(self.rows))
+        return self._full
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._full = False  # what was loaded may be younger
 
     @torch.no_grad()
     def push(self, vectors: Tensor) -> None:

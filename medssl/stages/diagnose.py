@@ -23,9 +23,10 @@ from medssl.stages.index import index
 from medssl.stages.pretraining import Plan, described, plan_of
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import say, show_table, warn
-from medssl.stages.trial import Trial, run_trial
+from medssl.stages.trial import Trial, numbers, run_trial, trial_inputs
 from medssl.stages.views import check_fit, chosen_settings
 from medssl.stages.workspace import Workspace, check_components
+from medssl.tracking.lines import plain
 from medssl.training.stop import StopFlag, stop_on_signals
 
 FIGURE, CURVES = "diagnose.svg", "trial.json"
@@ -141,24 +142,18 @@ def _variant(
     plan = dataclasses.replace(plan, method=settings)
     slug = variant.name.replace(",", "").replace(" ", "_").replace("-", "_").lower()
     folder = work.folder / "diagnose" / slug
-    inputs = {
-        "plan": described(plan),
-        "arm": work.study.arms[arm].model_dump(mode="json"),
-        "encoder": work.study.encoder.model_dump(mode="json"),
-        "seed": work.study.seed,
-        "data": archive.data_digest,
-        "excluded": archive.summary["splits"]["excluded_digest"],
-    }
+    inputs = trial_inputs(work, archive, rows, plan, arm)
     if is_made_from(folder, inputs) and not fresh:
         say("diagnose", f"{variant.name}: nothing has changed")
-        return Trial(**read_json(folder / CURVES))
+        kept = Trial(**read_json(folder / CURVES))
+        return dataclasses.replace(kept, figures=numbers(kept.figures))
     interval = max(1, plan.max_steps // CHECKS)
     trial, _ = run_trial(
         work, archive, rows, plan, arm=arm, name=slug, stage="diagnose", parent=parent,
         device=choose_device(work.study), stop=stop, interval=interval,
     )  # fmt: skip
     trial = dataclasses.replace(trial, name=variant.name)
-    write_json(folder / CURVES, dataclasses.asdict(trial))
+    write_json(folder / CURVES, plain(dataclasses.asdict(trial)))
     write_receipt(folder, inputs, figures=trial.figures, state=trial.state)
     return trial
 

@@ -15,7 +15,7 @@ from medssl.data.archive import Archive
 from medssl.data.splits import assert_disjoint
 from medssl.errors import CheckpointError, DataError
 from medssl.files import digest_of
-from medssl.methods import METHODS, method_settings
+from medssl.methods import method_settings
 from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import EncoderCard, save_encoder
@@ -23,7 +23,7 @@ from medssl.models.weights import InitRecord
 from medssl.stages.devices import choose_device
 from medssl.stages.encoders import initial_encoder
 from medssl.stages.index import index
-from medssl.stages.pretraining import build_run, new_method, plan_of
+from medssl.stages.pretraining import build_run, new_method, pair_settings, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
@@ -79,8 +79,6 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
         mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images", "collapse", "optimizer"}
     )
     plan = plan_of(study)
-    related = METHODS[plan.method.name][1].pairs
-    cards = {source: work.cards[source] for source in study.sources_of(arm)} if related else {}
     return {
         "medssl": medssl.__version__,
         "seed": study.seed,
@@ -92,10 +90,7 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
             "optimizer": plan.recipe.model_dump(mode="json"),
             "views": chosen_settings(work, "pretrain").model_dump(mode="json", exclude_none=True),
         },
-        "pairs": {
-            source: card.model_dump(mode="json", include={"positive_pairs", "tiles"}, exclude_none=True)
-            for source, card in cards.items()
-        },
+        "pairs": pair_settings(work, study.sources_of(arm), plan),
         "arm": {"init": study.arms[arm].init, "method": study.arms[arm].method, "sources": study.sources_of(arm)},
         "data": digest_of(archive.manifest["exact_hash"].iloc[_rows(work, archive, arm)].tolist()),
         "excluded": archive.summary["splits"]["excluded_digest"],
@@ -145,8 +140,6 @@ def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
 
 def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *, fresh: bool) -> None:
     folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     settings, device, plan = work.study.pretrain, choose_device(work.study), plan_of(work.study)
     rows = _rows(work, archive, arm)
     if not work.study.pretrain.transductive:
@@ -157,6 +150,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
     monitor = CollapseMonitor(method.dim, encoder.feature_dim)
     judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
     run.extra_state = {"monitor": monitor, "judge": judge}
+    if fresh:  # not before everything that may be wrong has been checked
+        shutil.rmtree(folder, ignore_errors=True)
     resume = run.checkpoint.exists()
     done = load_checkpoint(run.checkpoint, inputs)[0] if resume else 0  # refused here, before the log goes on
     say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")

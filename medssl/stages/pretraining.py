@@ -54,14 +54,14 @@ class Plan:
         return f"{recipe.name.upper()} at {self.peak_lr:.3g}{how}, weight decay {recipe.weight_decay:g}{warmup}"
 
 
-def plan_of(study: Study, method: dict[str, Any] | None = None) -> Plan:
-    """The pretraining that a study asks for, or the same with another method.
+def plan_of(study: Study, method: dict[str, Any] | None = None, where: str = "pretrain.method") -> Plan:
+    """The pretraining that a study asks for, or the same with another method, which stands at the key `where`.
 
     Raises:
         StudyError: a setting of the method, of the optimiser or of a view is wrong.
     """
     settings = study.pretrain
-    checked = method_settings(method or settings.method)
+    checked = method_settings(settings.method if method is None else method, where)
     own = METHODS[checked.name][1].recipe
     given = settings.optimizer.model_dump(exclude_none=True)
     if method is not None and method["name"] != settings.method.get("name"):
@@ -138,6 +138,16 @@ def find_pairs(work: Workspace, archive: Archive, rows: np.ndarray, plan: Plan, 
             "name kinds there that the data has, or choose simsiam"
         )
     return pairs
+
+
+def pair_settings(work: Workspace, sources: list[str], plan: Plan) -> dict[str, Any]:
+    """What the cards say of related images, where the method asks for them."""
+    if not METHODS[plan.method.name][1].pairs:
+        return {}
+    return {
+        source: work.cards[source].model_dump(mode="json", include={"positive_pairs", "tiles"}, exclude_none=True)
+        for source in sources
+    }
 
 
 def build_run(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.files import digest_of, read_json, write_json
+from medssl.tracking.lines import plain
 
 NAME = "receipt.json"
 
@@ -23,5 +24,5 @@ def is_made_from(folder: Path, inputs: dict[str, Any]) -> bool:
 
 
 def write_receipt(folder: Path, inputs: dict[str, Any], **facts: Any) -> None:
-    """Written last: a folder without a receipt is unfinished."""
-    write_json(folder / NAME, {"inputs_digest": digest_of(inputs), "inputs": inputs, "facts": facts})
+    """Written last: a folder without a receipt is unfinished. JSON has no NaN and no infinities: facts have words for them."""
+    write_json(folder / NAME, {"inputs_digest": digest_of(inputs), "inputs": inputs, "facts": plain(facts)})

@@ -31,10 +31,10 @@ from medssl.models.features import extract_features
 from medssl.seeds import derive
 from medssl.stages.devices import choose_device
 from medssl.stages.index import index
-from medssl.stages.pretraining import SWEEP_RESULT, Plan, described, merged, plan_of, view_plans
+from medssl.stages.pretraining import SWEEP_RESULT, Plan, merged, plan_of, view_plans
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import say, show_table, warn
-from medssl.stages.trial import Trial, run_trial
+from medssl.stages.trial import Trial, numbers, run_trial, trial_inputs
 from medssl.stages.views import check_fit, chosen_settings
 from medssl.stages.workspace import Workspace, check_components
 from medssl.study import SweepSettings
@@ -75,7 +75,7 @@ def sweep(work: Workspace, *, fresh: bool = False) -> dict[str, dict[str, Any]]:
         for name, plan in plans.items():
             searched = _Search(work, archive, rows, dataclasses.replace(plan, max_steps=steps), arm, labels, log.folder)
             best[name] = searched.run(stop, fresh=fresh)
-            log.metrics({f"sweep/{name}/{key}": best[name][key] for key in ("score",)}, step=0)
+            log.metrics({f"sweep/{name}/score": best[name]["score"]}, step=0)
             path = work.folder / "sweep" / name / SWEEP_RESULT
             write_json(path, best[name])
             log.artifact(path, folder=name)
@@ -86,7 +86,11 @@ def sweep(work: Workspace, *, fresh: bool = False) -> dict[str, dict[str, Any]]:
 
 def _plans(work: Workspace) -> dict[str, Plan]:
     methods = work.study.sweep.methods
-    plans = [plan_of(work.study, method) for method in methods] if methods else [plan_of(work.study)]
+    plans = (
+        [plan_of(work.study, method, f"sweep.methods.{i}") for i, method in enumerate(methods)]
+        if methods
+        else [plan_of(work.study)]
+    )
     named = {plan.method.name: plan for plan in plans}
     if len(named) < len(plans):
         raise StudyError("sweep.methods: names a method twice; sweep its two settings in two studies")
@@ -147,18 +151,14 @@ class _Search:
         plan, settings = self._changed(drawn), self._work.study.sweep
         name = f"{plan.method.name}_{number:03d}"
         folder = self._work.folder / "sweep" / plan.method.name / f"{number:03d}"
-        inputs = {
-            "plan": described(plan),
-            "arm": self._work.study.arms[self._arm].model_dump(mode="json"),
-            "encoder": self._work.study.encoder.model_dump(mode="json"),
-            "seed": self._work.study.seed,
-            "data": digest_of(self._archive.manifest["exact_hash"].iloc[self._rows].tolist()),
+        inputs = trial_inputs(self._work, self._archive, self._rows, plan, self._arm) | {
             "images": settings.images,
             "rank_by": settings.rank_by,
             "labels": None if self._labels is None else self._labels.digest,
         }
         if is_made_from(folder, inputs) and not fresh:
-            return read_receipt(folder)["facts"]
+            kept = read_receipt(folder)["facts"]
+            return kept | {"figures": numbers(kept["figures"])}
         trial, method = run_trial(
             self._work, self._archive, self._rows, plan, arm=self._arm, name=name, stage="sweep", parent=self._parent,
             device=self._device, stop=stop,
@@ -169,7 +169,7 @@ class _Search:
             "state": trial.state,
             "sentence": trial.sentence,
             "figures": trial.figures,
-            "nearness": trial.nearness,
+            "nearness": trial.nearness if trial.nearness and np.isfinite(trial.nearness).all() else None,
         }
         facts |= {"base_lr": plan.recipe.base_lr, "weight_decay": plan.recipe.weight_decay, "strength": drawn["strength"]}
         facts |= self._scores(trial, method, plan)
@@ -183,9 +183,12 @@ class _Search:
         return dataclasses.replace(self._plan, recipe=own.model_copy(update=changes), views=views)
 
     def _scores(self, trial: Trial, method: Method, plan: Plan) -> dict[str, float | None]:
+        unknown = {"score": None, "rankme": None, "rankme_features": None, "auroc": None}
         if trial.state == "diverged":
-            return {"score": None, "rankme": None, "rankme_features": None, "auroc": None}
+            return unknown
         z, features = self._embeddings(method, plan)
+        if not (z.isfinite().all() and features.isfinite().all()):  # the last step made it diverge
+            return unknown
         scores = {"rankme": float(effective_rank(z)), "rankme_features": float(effective_rank(features)), "auroc": None}
         if self._labels is not None:
             scores["auroc"] = self._labels.auroc(method, self._device)
@@ -246,7 +249,8 @@ class _Labels:
         """Raises: StudyError: the study has no task; DataError: see `draw_labels`."""
         _ = work.task
         finetune = work.study.finetune
-        budgets = [*finetune.budgets, *((finetune.linear and finetune.linear.budgets) or [])]
+        modes = [mode for mode in (finetune.linear, finetune.full) if mode is not None]
+        budgets = [budget for mode in modes for budget in mode.budgets or finetune.budgets]
         draws = [
             draw_labels(archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds)
             for budget in budgets
@@ -254,7 +258,9 @@ class _Labels:
         self._draw: LabelDraw = min(draws, key=lambda draw: draw.patients)
         self._work, self._archive = work, archive
         self.text = f"{self._draw.patients} labelled patients, the smallest label budget"
-        self.digest = digest_of([archive.manifest["exact_hash"].iloc[self._draw.rows].tolist(), self._draw.labels.tolist()])
+        hashes = archive.manifest["exact_hash"].iloc[self._draw.rows].tolist()
+        settings = finetune.model_dump(mode="json", include={"folds": True, "linear": {"regularization"}})
+        self.digest = digest_of([hashes, self._draw.labels.tolist(), settings])
 
     def auroc(self, method: Method, device: torch.device) -> float:
         """Of a linear probe, cross-validated inside the budget."""
@@ -267,6 +273,8 @@ class _Labels:
 
 def _is_ranked(trial: dict[str, Any]) -> bool:
     """Whether a trial's score means something. A random network has the highest rank of all; labels see that by themselves."""
+    if trial["score"] is None:
+        return False
     if trial["auroc"] is not None:
         return trial["state"] == "healthy"
     near = trial["nearness"]

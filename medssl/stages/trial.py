@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+import medssl
 from medssl.data.archive import Archive
 from medssl.errors import CollapseError
+from medssl.files import digest_of
 from medssl.methods import Method
 from medssl.methods.collapse import CollapseMonitor, Judge, nearness
 from medssl.models.weights import InitRecord
 from medssl.stages.encoders import initial_encoder
-from medssl.stages.pretraining import Plan, build_run, described, new_method
+from medssl.stages.pretraining import Plan, build_run, described, new_method, pair_settings
 from medssl.stages.screen import bar
 from medssl.stages.watch import Watch
 from medssl.stages.workspace import Workspace
@@ -32,9 +34,7 @@ class Trial:
 
     name: str
     figures: dict[str, float]  # of the monitor at the end
-    nearness: (
-        list[float] | None
-    )  # of two views of an image, at the start and at the end (methods.collapse); None: there is one z alone
+    nearness: list[float] | None  # of two views of an image, at the start and at the end; None: there is one z alone
     state: str
     sentence: str
     history: list[dict[str, Any]]  # the records of its log
@@ -97,9 +97,32 @@ def _nearness_at_start(run: Run, method: Method, monitor: CollapseMonitor) -> fl
     before = {name: value.clone() for name, value in method.state_dict().items()}
     method.train()
     for step in range(min(run.total_steps, math.ceil(monitor.rows / run.batch_size))):
-        monitor.update(run.forward(drawn_at(run, step)))
+        for drawn in drawn_at(run, step):
+            monitor.update(run.forward(drawn))
     method.load_state_dict(before)
     return nearness(monitor.report())
+
+
+def trial_inputs(work: Workspace, archive: Archive, rows: np.ndarray, plan: Plan, arm: str) -> dict[str, Any]:
+    """What a trial depends on."""
+    study = work.study
+    return {
+        "medssl": medssl.__version__,
+        "plan": described(plan),
+        "arm": study.arms[arm].model_dump(mode="json"),
+        "encoder": study.encoder.model_dump(mode="json"),
+        "store_size": study.store_size,
+        "precision": study.pretrain.precision,
+        "patience": study.pretrain.collapse.patience,
+        "seed": study.seed,
+        "data": digest_of(archive.manifest["exact_hash"].iloc[rows].tolist()),
+        "pairs": pair_settings(work, study.sources_of(arm), plan),
+    }
+
+
+def numbers(figures: dict[str, Any]) -> dict[str, float]:
+    """Figures as they were, from a receipt, in which NaN and infinities are words."""
+    return {name: float(value) for name, value in figures.items()}
 
 
 def _init(init: InitRecord) -> dict[str, Any]:

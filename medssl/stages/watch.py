@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -73,21 +74,23 @@ class Watch:
         for output in step.outputs:
             self._monitor.update(output)
         self._waited += step.data_seconds
-        self._busy += step.step_seconds
+        loss = float(step.loss)  # waits for the device, so that the time is that of the whole step
+        seconds = time.perf_counter() - step.began
+        self._busy += seconds
         last = step.step == step.total
         logged, checked = (last or step.step % every == 0 for every in (self._settings.log_every_steps, self._interval))
         if checked:
-            self._figures = self._monitor.report() | {"loss": float(step.loss), "grad_norm": float(step.grad_norm)}
+            self._figures = self._monitor.report() | {"loss": loss, "grad_norm": float(step.grad_norm)}
         if logged or checked:
-            values = self._step_values(step) | (
+            values = self._step_values(step, seconds) | (
                 {f"pretrain/{name}": value for name, value in self._figures.items()} if checked else {}
             )
             self._log.metrics(values, step=step.step)
             self._refuse_nan(step)
         if checked:
             self._judge_run(step)
-        rate = self._run.batch_size / step.step_seconds
-        shown = f"loss {float(step.loss):.3f}"
+        rate = self._run.batch_size / seconds
+        shown = f"loss {loss:.3f}"
         if self._figures:
             shown += f"  std {self._figures['z_std_sqrt_d']:.2f}  rank {self._figures['z_effective_rank']:.0f}"
         self._progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self._waited / self._busy:.0%}")
@@ -104,7 +107,7 @@ class Watch:
             self._knn_figures["knn_auroc"] = self._knn.auroc()
         return (self._figures or self._monitor.report()) | self._knn_figures
 
-    def _step_values(self, step: Progress) -> dict[str, float]:
+    def _step_values(self, step: Progress, seconds: float) -> dict[str, float]:
         logs = [output.logs for output in step.outputs]
         values = {
             "pretrain/loss": float(step.loss),
@@ -113,7 +116,7 @@ class Watch:
         }
         values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
         values |= {f"pretrain/{name}": fmean(float(part[name]) for part in logs) for name in logs[0]}
-        values["time/samples_per_s"] = self._run.batch_size / step.step_seconds
+        values["time/samples_per_s"] = self._run.batch_size / seconds
         values["time/data_share"] = self._waited / self._busy
         if self._run.device.type == "cuda":
             values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self._run.device) / 2**20

@@ -121,6 +121,7 @@ class Workspace:
     ) -> Iterator[RunLog]:
         """A tracked run in tracking/NAME/; the study file and the cards, without this machine's paths, are its first artifacts."""
         from medssl.tracking import open_run, redact_study
+        from medssl.tracking.redact import without_paths
 
         folder = self.next_log(name, resume=resume)
         about = {"medssl.version": medssl.__version__, "medssl.synthetic": str(self.synthetic).lower()} | (tags or {})
@@ -131,7 +132,7 @@ class Workspace:
             stage=stage,
             parent=parent,
             resume=resume,
-            params=params,
+            params=without_paths(params),
             tags=about,
             warn=warn,
         ) as log:

@@ -16,7 +16,7 @@ def redact_study(study: dict[str, Any]) -> dict[str, Any]:
 
     The tracking uri loses user and password, and a SQLite uri its path.
     """
-    copy = _without_paths(study)
+    copy = without_paths(study)
     for source in (copy.get("data") or {}).values():
         _hide(source, "root")
     _hide(copy, "work_dir")
@@ -33,9 +33,10 @@ def _hide(section: Any, key: str) -> None:
         section[key] = LOCAL
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
+    """A copy of JSON-like `value` in which every absolute path is "<local>"."""
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items()}
+        return {key: without_paths(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_paths(item) for item in value]
+        return [without_paths(item) for item in value]
     return LOCAL if isinstance(value, str) and _ABSOLUTE.match(value) else value

@@ -99,6 +99,12 @@ class Run:
         return whole + (1 if rest and not self.drop_last else 0)
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up; of a schedule that ends early a tenth at most, or it would end before it reaches its rate."""
+        steps = self.warmup_epochs * self.steps_per_epoch
+        return steps if self.max_steps is None else min(steps, self.max_steps // 10)
+
+    @property
     def total_steps(self) -> int:
         """Steps of the schedule."""
         return self.max_steps or self.steps_per_epoch * self.epochs
@@ -116,7 +122,7 @@ class Progress:
     learning_rates: dict[str, float]
     grad_norm: Tensor
     data_seconds: float  # waited for pixels and views in this step
-    step_seconds: float  # the whole step
+    began: float  # time.perf_counter() at its start; the device may be at work on it still
 
 
 def train(run: Run, stop: StopFlag) -> None:
@@ -174,12 +180,17 @@ def seconds_per_step(run: Run) -> float:
     return seconds
 
 
-def drawn_at(run: Run, step: int) -> Drawn:
-    """What the forward pass of a step gets, the batch as a whole: drawn as training draws it, so looking at it changes nothing."""
+def drawn_at(run: Run, step: int) -> list[Drawn]:
+    """What the forward passes of a step get, one a part: drawn as training draws it. Seeds the global generators as training does."""
     epoch, within = divmod(step, run.steps_per_epoch)
     positions = epoch_order(len(run.source), run.seed, epoch)[within * run.batch_size : (within + 1) * run.batch_size]
     partners = run.pairs.partners(run.seed, epoch)[positions] if run.pairs else None
-    return _draw(run, positions, partners, _parameters(run, step, len(positions)), slice(0, len(positions)))
+    parameters = _parameters(run, step, len(positions))
+    seed_global(run.seed, "step", step)
+    return [
+        _draw(run, positions[part], None if partners is None else partners[part], parameters, part)
+        for part in _parts(len(positions), run.accumulate)
+    ]
 
 
 def _parameters(run: Run, step: int, samples: int) -> list[dict[str, Tensor]]:
@@ -191,7 +202,7 @@ def _step(run: Run, positions: Tensor, partners: Tensor | None, step: int, total
     began, data_seconds = time.perf_counter(), 0.0
     parameters = _parameters(run, step, len(positions))
     seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
-    rates = set_learning_rates(run.optimizer, step, total, run.warmup_epochs * run.steps_per_epoch, run.final_lr)
+    rates = set_learning_rates(run.optimizer, step, total, run.warmup_steps, run.final_lr)
     run.before_step(step, total)
     run.optimizer.zero_grad(set_to_none=True)
     outputs, parts = [], _parts(len(positions), run.accumulate)
@@ -206,7 +217,7 @@ def _step(run: Run, positions: Tensor, partners: Tensor | None, step: int, total
     run.optimizer.step()
     run.after_step(step, total)
     loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    return Progress(step + 1, total, epoch, outputs, loss, rates, grad_norm, data_seconds, time.perf_counter() - began)
+    return Progress(step + 1, total, epoch, outputs, loss, rates, grad_norm, data_seconds, began)
 
 
 def _parts(samples: int, parts: int) -> list[slice]:

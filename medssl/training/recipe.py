@@ -42,9 +42,13 @@ def chosen_recipe(own: Recipe, value: dict[str, Any], epochs: int, where: str = 
         epochs: of the study.
 
     Raises:
-        StudyError: a key is wrong or missing.
+        StudyError: a key is wrong or missing, or is none of the optimiser's.
     """
     base = own.model_dump() if value.get("name", own.name) == own.name else {}
     if "warmup_epochs" not in value:
         base["warmup_epochs"] = min(own.warmup_epochs, epochs // 10)
-    return check(Recipe, base | value, where, StudyError)
+    recipe = check(Recipe, base | value, where, StudyError)
+    for key, of in (("momentum", ("sgd", "lars")), ("trust_coefficient", ("lars",))):
+        if key in value and recipe.name not in of:
+            raise StudyError(f"{where}.{key}: is of {' and '.join(of)}, but the optimiser is {recipe.name}; leave it out")
+    return recipe

@@ -62,13 +62,14 @@ def test_the_best_is_the_healthy_trial_of_highest_rank(swept):
 
 def test_only_trials_that_have_learnt_without_collapsing_are_ranked(monkeypatch):
     monkeypatch.setattr("medssl.stages.sweep.UNLEARNT", UNLEARNT)
-    trial = {"state": "healthy", "auroc": None, "nearness": [0.9, 0.5]}
+    trial = {"state": "healthy", "score": 1.0, "auroc": None, "nearness": [0.9, 0.5]}
     unlearnt = trial | {"nearness": [0.9, 0.85]}
     assert _is_ranked(trial)
     assert not _is_ranked(unlearnt)
     assert _is_ranked(unlearnt | {"auroc": 0.6})
     assert not _is_ranked(trial | {"state": "dimensional collapse"})
     assert not _is_ranked(trial | {"state": "diverged", "auroc": 0.6})
+    assert not _is_ranked(trial | {"score": None})
 
 
 def test_a_sweep_in_which_nothing_learns_is_refused(tmp_path, write_study, monkeypatch):
