@@ -174,3 +174,12 @@ def test_loss_is_in_float32_under_autocast(vectors):
     expected = info_nce(*vectors, 0.2)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(info_nce(*vectors, 0.2)[0], expected, atol=1e-6, rtol=0)
+
+
+def test_a_full_queue_is_young_again_where_a_younger_one_is_loaded():
+    queue = Queue(2, 2)
+    young = {name: value.clone() for name, value in queue.state_dict().items()}
+    queue.push(torch.ones(2, 2))
+    assert queue.full
+    queue.load_state_dict(young)
+    assert not queue.full

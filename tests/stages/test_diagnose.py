@@ -58,3 +58,10 @@ def test_what_cannot_be_diagnosed_is_one_line(diagnosed):
         diagnose(open_workspace(diagnosed[0], ["arms={imagenet: {init: imagenet}}"]), steps=6)
     with pytest.raises(StudyError, match="--arm in_domian: is no arm of the study; did you mean 'in_domain'"):
         diagnose(open_workspace(diagnosed[0]), steps=6, arm="in_domian")
+
+
+def test_a_diverged_run_is_a_result_also_a_second_time(tmp_path, write_study, capsys):
+    study = write_study(tmp_path)
+    for _ in range(2):
+        assert not diagnose(open_workspace(study, ["pretrain.optimizer.base_lr=1.0e+30"]), steps=4)
+    assert "nothing has changed" in capsys.readouterr().out

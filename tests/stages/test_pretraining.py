@@ -204,3 +204,16 @@ def test_a_collapse_is_said_and_the_run_goes_on(tmp_path, write_study, capsys):
     assert "in_domain: collapsed since step" in said
     receipt = json.loads((work.folder / "pretrain" / "in_domain" / "receipt.json").read_text())
     assert receipt["facts"]["verdict"] == "collapsed"
+
+
+def test_parts_of_one_image_are_refused(shared):
+    with pytest.raises(StudyError, match="accumulate is 16, which leaves parts of one image"):
+        read_study(shared, ["pretrain.accumulate=16"])
+
+
+def test_a_path_among_the_parameters_stays_on_this_machine(shared):
+    work = open_workspace(shared)
+    with work.open_log("paths", stage="pretrain", params={"arm": {"init": "/data/weights/net.pth"}, "seed": 1}) as log:
+        events = (log.folder / "events.jsonl").read_text()
+    assert "/data/weights" not in events
+    assert '"init": "<local>"' in events

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from medssl.errors import DataError, StudyError
-from medssl.stages.sweep import UNLEARNT, _is_ranked, sweep
+from medssl.stages.index import index
+from medssl.stages.pretraining import plan_of
+from medssl.stages.sweep import UNLEARNT, _is_ranked, _Labels, sweep
+from medssl.stages.trial import trial_inputs
 from medssl.stages.workspace import open_workspace
 
 METHODS = [
@@ -116,7 +120,8 @@ def test_ranked_by_labels_only_the_smallest_budget_is_read_and_the_report_says_s
     [
         ({"samples": 3}, DataError, r"sweep\.samples: is 3, fewer than one batch of 16"),
         ({"methods": [METHODS[0], METHODS[0]]}, StudyError, "names a method twice"),
-        ({"methods": [{"name": "simclear"}]}, StudyError, "did you mean 'simclr'"),
+        ({"methods": [{"name": "simclear"}]}, StudyError, r"sweep\.methods\.0\.name: .* did you mean 'simclr'"),
+        ({"methods": [METHODS[0], {}]}, StudyError, r"sweep\.methods\.1\.name: is None"),
         ({"arm": "nobody"}, StudyError, "sweep.arm is 'nobody', which is no arm"),
         ({"strength": [2.0, 1.0]}, StudyError, "the first number must not be above the second"),
     ],
@@ -126,3 +131,31 @@ def test_wrong_settings_are_one_line(swept, write_study, tmp_path, changes, erro
     with pytest.raises(error, match=words) as caught:
         sweep(open_workspace(study))
     assert "\n" not in str(caught.value)
+
+
+def test_trials_that_diverge_are_a_result_also_when_it_goes_on(tmp_path, write_study, capsys):
+    study = write_study(tmp_path, sweep=SWEEP | {"methods": METHODS[:1], "lr_factor": [1e28, 1e30]})
+    for _ in range(2):
+        with pytest.raises(DataError, match="none of 2 trials has learnt anything"):
+            sweep(open_workspace(study))
+    assert capsys.readouterr().out.count("diverged") == 4
+    assert len(list(tmp_path.glob("work/tracking/sweep-simsiam_*/*"))) == 2
+
+
+def test_the_smallest_budget_is_that_of_the_modes_that_are_used(tmp_path, write_study):
+    study = write_study(tmp_path, finetune={"budgets": ["all"], "linear": None, "full": {"budgets": [8], "epochs": 1}})
+    work = open_workspace(study)
+    assert _Labels(work, index(work)).text == "8 labelled patients, the smallest label budget"
+
+
+def test_a_trial_of_another_store_or_precision_is_another_trial(tmp_path, write_study):
+    study = write_study(tmp_path)
+
+    def inputs(*sets):
+        work = open_workspace(study, list(sets))
+        return trial_inputs(work, archive, np.arange(20), plan_of(work.study), "in_domain")
+
+    archive = index(open_workspace(study))
+    assert inputs() == inputs()
+    assert inputs("store.size=64") != inputs()
+    assert inputs("pretrain.precision=bfloat16") != inputs()

@@ -16,7 +16,7 @@ from medssl.data.pairs import RelatedImages, related_images
 from medssl.methods import Batch, Method, build_method
 from medssl.methods.simsiam import SimSiamSettings
 from medssl.methods.simtriplet import SimTripletSettings
-from medssl.training.loop import Run, ViewPlan, train
+from medssl.training.loop import Run, ViewPlan, drawn_at, train
 from medssl.training.optimizers import build_optimizer
 from medssl.training.stop import StopFlag, Stopped
 
@@ -199,3 +199,26 @@ def test_a_resumed_run_goes_on_with_the_same_rates(source, tmp_path, at):
     assert [rates["predictor"] for rates in whole] == [0.05] * 15
     assert whole[0]["encoder"] == 0.05
     assert whole[-1]["encoder"] == whole[-1]["projector"] < 0.05 * 0.02
+
+
+def test_what_a_step_will_draw_is_what_it_draws(source, pairs):
+    seen = []
+    method = simtriplet()
+
+    def forward(drawn):
+        seen.append(drawn)
+        return method(Batch(drawn.views, drawn.related))
+
+    run = make_run(source, method, pairs=pairs, accumulate=2, forward=forward, epochs=2)
+    foretold = [part for step in range(run.total_steps) for part in drawn_at(run, step)]
+    train(run, StopFlag())
+    assert len(foretold) == len(seen) == 2 * run.total_steps
+    for one, other in zip(foretold, seen, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.views, other.views, strict=True))
+        assert torch.equal(one.related, other.related)
+
+
+def test_warm_up_ends_before_a_short_schedule_does(source):
+    whole = make_run(source, simsiam(), epochs=10, warmup_epochs=2)
+    assert whole.warmup_steps == 2 * whole.steps_per_epoch
+    assert make_run(source, simsiam(), epochs=10, warmup_epochs=2, max_steps=30).warmup_steps == 3

@@ -60,3 +60,21 @@ def test_wrong_choices_are_one_line(value, words):
         chosen_recipe(OWN, value, 100)
     assert str(caught.value).startswith("pretrain.optimizer")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (
+            {"name": "sgd", "base_lr": 0.1, "weight_decay": 0.0, "trust_coefficient": 0.1},
+            "trust_coefficient: is of lars, but the opt",
+        ),
+        (
+            {"name": "adamw", "base_lr": 0.1, "weight_decay": 0.0, "momentum": 0.9},
+            "momentum: is of sgd and lars, but the optimiser is adamw",
+        ),
+    ],
+)
+def test_what_the_optimiser_would_not_read_is_refused(value, words):
+    with pytest.raises(StudyError, match=words):
+        chosen_recipe(OWN, value, 200)
