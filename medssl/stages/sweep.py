@@ -21,19 +21,17 @@ from rich.table import Table
 from medssl.augment.evaluate import eval_view
 from medssl.data.archive import Archive
 from medssl.data.batches import epoch_order
-from medssl.data.budgets import LabelDraw, draw_labels
 from medssl.errors import DataError, StudyError
-from medssl.evaluation.linear_probe import fit_linear_probe
-from medssl.files import digest_of, write_json
+from medssl.files import write_json
 from medssl.methods import Batch, Method
 from medssl.methods.collapse import effective_rank
-from medssl.models.features import extract_features
 from medssl.seeds import derive
 from medssl.stages.devices import choose_device
 from medssl.stages.index import index
 from medssl.stages.pretraining import SWEEP_RESULT, Plan, merged, plan_of, view_plans
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.screen import say, show_table, warn
+from medssl.stages.smallest_budget import SmallestBudget
 from medssl.stages.trial import Trial, numbers, run_trial, trial_inputs
 from medssl.stages.views import check_fit, chosen_settings
 from medssl.stages.workspace import Workspace, check_components
@@ -64,7 +62,7 @@ def sweep(work: Workspace, *, fresh: bool = False) -> dict[str, dict[str, Any]]:
     steps = settings.samples // work.study.pretrain.batch_size
     if steps < 1:
         raise DataError(f"sweep.samples: is {settings.samples}, fewer than one batch of {work.study.pretrain.batch_size}")
-    labels = _Labels(work, archive) if settings.rank_by == "labels" else None
+    labels = SmallestBudget(work, archive) if settings.rank_by == "labels" else None
     say(
         "sweep",
         f"{', '.join(plans)}: {settings.trials} trials each of {steps * work.study.pretrain.batch_size:,} samples, ranked by "
@@ -107,7 +105,7 @@ class _Search:
         rows: np.ndarray,
         plan: Plan,
         arm: str,
-        labels: _Labels | None,
+        labels: SmallestBudget | None,
         parent: Path,
     ) -> None:
         self._work, self._archive, self._rows, self._plan = work, archive, rows, plan
@@ -240,35 +238,6 @@ class _Search:
             learnt = trial["state"] != "healthy" or _is_ranked(trial)
             table.add_row(*numbers, trial["state"] if learnt else "nothing learnt yet")
         return table
-
-
-class _Labels:
-    """The labels of the smallest budget, the first draw: all that a ranking by labels may look at."""
-
-    def __init__(self, work: Workspace, archive: Archive) -> None:
-        """Raises: StudyError: the study has no task; DataError: see `draw_labels`."""
-        _ = work.task
-        finetune = work.study.finetune
-        modes = [mode for mode in (finetune.linear, finetune.full) if mode is not None]
-        budgets = [budget for mode in modes for budget in mode.budgets or finetune.budgets]
-        draws = [
-            draw_labels(archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds)
-            for budget in budgets
-        ]
-        self._draw: LabelDraw = min(draws, key=lambda draw: draw.patients)
-        self._work, self._archive = work, archive
-        self.text = f"{self._draw.patients} labelled patients, the smallest label budget"
-        hashes = archive.manifest["exact_hash"].iloc[self._draw.rows].tolist()
-        settings = finetune.model_dump(mode="json", include={"folds": True, "linear": {"regularization"}})
-        self.digest = digest_of([hashes, self._draw.labels.tolist(), settings])
-
-    def auroc(self, method: Method, device: torch.device) -> float:
-        """Of a linear probe, cross-validated inside the budget."""
-        source = self._archive.pixels(self._draw.rows, self._work.study.encoder.window)
-        size = self._work.study.encoder.input_size
-        features = extract_features(method.encoder, (eval_view(batch.to(device), size) for batch in source.batches(128)))
-        linear = self._work.study.finetune.linear
-        return fit_linear_probe(features, self._draw, linear.regularization if linear else [1.0]).validation_auroc
 
 
 def _is_ranked(trial: dict[str, Any]) -> bool:

@@ -10,7 +10,8 @@ import pytest
 from medssl.errors import DataError, StudyError
 from medssl.stages.index import index
 from medssl.stages.pretraining import plan_of
-from medssl.stages.sweep import UNLEARNT, _is_ranked, _Labels, sweep
+from medssl.stages.smallest_budget import SmallestBudget
+from medssl.stages.sweep import UNLEARNT, _is_ranked, sweep
 from medssl.stages.trial import trial_inputs
 from medssl.stages.workspace import open_workspace
 
@@ -145,7 +146,7 @@ def test_trials_that_diverge_are_a_result_also_when_it_goes_on(tmp_path, write_s
 def test_the_smallest_budget_is_that_of_the_modes_that_are_used(tmp_path, write_study):
     study = write_study(tmp_path, finetune={"budgets": ["all"], "linear": None, "full": {"budgets": [8], "epochs": 1}})
     work = open_workspace(study)
-    assert _Labels(work, index(work)).text == "8 labelled patients, the smallest label budget"
+    assert SmallestBudget(work, index(work)).text == "8 labelled patients, the smallest label budget"
 
 
 def test_a_trial_of_another_store_or_precision_is_another_trial(tmp_path, write_study):
