@@ -145,8 +145,10 @@ def _last_gammas(backbone: Backbone) -> list[nn.Parameter]:
         elif isinstance(block, torchvision.models.resnet.BasicBlock):
             gammas.append(block.bn2.weight)
         elif callable(getattr(block, "zero_init_last", None)):  # timm's ResNets
-            last = getattr(block, "bn3", None) or block.bn2
-            gammas.append(last.weight)
+            # Blocks that normalise before they convolve have none at their end; timm starts those from zero by itself.
+            last = getattr(block, "bn3", None) or getattr(block, "bn2", None)
+            if isinstance(getattr(last, "weight", None), nn.Parameter):
+                gammas.append(last.weight)
     return gammas
 
 

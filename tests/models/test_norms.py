@@ -83,6 +83,13 @@ def test_an_encoder_that_was_converted_before_keeps_its_batch_norm(converted, tm
         initialise(build_encoder(BIT), tmp_path, seed=1)
 
 
+def test_a_converted_network_starts_from_random_weights_too():
+    encoder = build_encoder(BIT, group_norm="to_batch_norm")
+    assert initialise(encoder, "random", seed=0, zero_init_residual=None).source == "random"
+    with pytest.raises(WeightsError, match="has no residual block whose last BN zero_init_residual could zero"):
+        initialise(encoder, "random", seed=0, zero_init_residual=True)
+
+
 def test_plain_group_norm_is_replaced_at_any_depth():
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.Sequential(nn.ReLU(), nn.GroupNorm(1, 8)))
     assert group_norm_to_batch_norm(network) == 2
