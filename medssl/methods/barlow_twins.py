@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from medssl.methods.base import Batch, Method, Output, ParameterGroup, View, ViewSpec, groups_without_bias_and_norm
+from medssl.methods.base import Batch, Method, Output, ParameterGroup, groups_without_bias_and_norm
 from medssl.methods.settings import MethodSettings
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
@@ -47,10 +47,6 @@ class BarlowTwins(Method):
     @property
     def dim(self) -> int:
         return self.settings.projector_widths[-1]
-
-    def view_spec(self) -> ViewSpec:
-        """Two views."""
-        return ViewSpec((View(), View()))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Biases and BN have a rate of their own, and neither weight decay nor LARS's adaptation (section 2.2)."""

@@ -99,13 +99,13 @@ class Method(nn.Module, ABC):
         self.encoder = encoder
 
     @property
-    @abstractmethod
     def dim(self) -> int:
-        """d, the width of z."""
+        """d, the width of z: `projector_dim` of the settings, where a method says nothing else."""
+        return self.settings.projector_dim
 
-    @abstractmethod
     def view_spec(self) -> ViewSpec:
-        """What the method asks of each sample."""
+        """What the method asks of each sample: two views, where a method says nothing else."""
+        return ViewSpec((View(), View()))
 
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -135,7 +135,7 @@ def group(
 
 def groups_without_bias_and_norm(name: str, modules: Iterable[nn.Module], *, lr_scale: float = 1.0) -> list[ParameterGroup]:
     """Two groups: weights, and apart from them biases and normalisation's parameters (all that have one dimension or none),
-    which get neither weight decay nor LARS's adaptation, as SimCLR (2002.05709, B.1) and BYOL (2006.07733, 3.3) do."""
+    which get neither weight decay nor LARS's adaptation, as the released code of SimCLR and of BYOL does."""
     parameters = trainable(modules)
     weights = [parameter for parameter in parameters if parameter.ndim > 1]
     rest = [parameter for parameter in parameters if parameter.ndim <= 1]

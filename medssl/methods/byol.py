@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from medssl.methods.base import Batch, Method, Output, ParameterGroup, View, ViewSpec, groups_without_bias_and_norm
+from medssl.methods.base import Batch, Method, Output, ParameterGroup, groups_without_bias_and_norm
 from medssl.methods.settings import MethodSettings
 from medssl.methods.simsiam import negative_cosine
 from medssl.methods.teacher import Teacher
@@ -53,14 +53,6 @@ class BYOL(Method):
         self.projector = mlp([encoder.feature_dim, settings.projector_hidden, dim], output_bias=False)
         self.predictor = mlp([dim, settings.predictor_hidden, dim], output_bias=False)
         self.teacher = Teacher(encoder, self.projector)
-
-    @property
-    def dim(self) -> int:
-        return self.settings.projector_dim
-
-    def view_spec(self) -> ViewSpec:
-        """Two views."""
-        return ViewSpec((View(), View()))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Biases and BN get neither weight decay nor LARS's adaptation (section 3.3)."""

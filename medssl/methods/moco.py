@@ -55,10 +55,6 @@ class MoCo(Method):
         self.teacher = Teacher(encoder, self.projector)
         self.queue = Queue(settings.queue_size, settings.projector_dim, random=True)
 
-    @property
-    def dim(self) -> int:
-        return self.settings.projector_dim
-
     def view_spec(self) -> ViewSpec:
         """Two views: of the query and of the key."""
         return ViewSpec((View(), View()))

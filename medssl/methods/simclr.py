@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.methods.base import Batch, Method, Output, ParameterGroup, View, ViewSpec, groups_without_bias_and_norm
+from medssl.methods.base import Batch, Method, Output, ParameterGroup, groups_without_bias_and_norm
 from medssl.methods.settings import MethodSettings
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
@@ -50,14 +50,6 @@ class SimCLR(Method):
         hidden = width if settings.projector_hidden == "features" else settings.projector_hidden
         # The paper names no BN in the head; the released code has one after each layer, the last with a scale and no shift.
         self.projector = mlp([width, *[hidden] * (settings.projector_layers - 1), settings.projector_dim], output_bn="scale")
-
-    @property
-    def dim(self) -> int:
-        return self.settings.projector_dim
-
-    def view_spec(self) -> ViewSpec:
-        """Two views."""
-        return ViewSpec((View(), View()))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Biases and BN get neither weight decay nor LARS's adaptation, as in the released code."""

@@ -61,10 +61,6 @@ class SimSiam(Method):
         self.projector = _projector(settings, encoder.feature_dim)
         self.predictor = _predictor(settings)
 
-    @property
-    def dim(self) -> int:
-        return self.settings.projector_dim
-
     def view_spec(self) -> ViewSpec:
         """Two views; four where the loss takes two pairs of each image (section 4.6)."""
         return ViewSpec((View(),) * (4 if self.settings.loss == "asymmetric_two_pairs" else 2))

@@ -78,10 +78,6 @@ class SwAV(Method):
         self._queue_runs = False  # a function of the step, set before each
         self._normalise_prototypes()
 
-    @property
-    def dim(self) -> int:
-        return self.settings.projector_dim
-
     def view_spec(self) -> ViewSpec:
         """Two full views, then the small ones."""
         if not self.settings.small_views:
