@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from medssl import __version__
-from medssl.errors import UserError
+from medssl.errors import LaunchError, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,10 +27,20 @@ app.add_typer(track_app, name="track")
 Config = Annotated[Path, typer.Option("--config", "-c", help="The study file.", show_default=False)]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Override a key: --set a.b=value. May be repeated.")]
 Arms = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm. May be repeated.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Go on from a checkpoint although settings, data or medssl have changed since.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start this stage over.")]
 
 
-def _open(config: Path, sets: list[str] | None):
+def _open(config: Path, sets: list[str] | None, *, alone: bool = True):
+    from medssl.training.launch import launch_of
+
+    if alone and (size := launch_of().size) > 1:
+        raise LaunchError(
+            f"launch: {size} processes were started, and only `medssl pretrain` shares its work over processes; start this command "
+            "once, without torchrun or srun"
+        )
     from medssl.stages.workspace import open_workspace
 
     return open_workspace(config, sets)
@@ -66,12 +76,14 @@ def index(
 
 
 @app.command()
-def pretrain(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
-    """Self-supervised training on the unlabelled archive, for every arm that has a method."""
-    work = _open(config, sets)
+def pretrain(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False, force: Force = False) -> None:
+    """Self-supervised training on the unlabelled archive, for every arm that has a method. Several GPUs: torchrun or srun."""
+    work = _open(config, sets, alone=False)
     from medssl.stages.pretrain import pretrain as stage
+    from medssl.training.distributed import joined
 
-    stage(work, arms=arm, fresh=fresh)
+    with joined() as world:
+        stage(work, arms=arm, fresh=fresh, force=force, world=world)
 
 
 @app.command()
@@ -180,6 +192,20 @@ def locate(
 
     for _, row in find(_open(config, sets).private, key).iterrows():
         typer.echo(f"{row['row_key']}  {row['source']}  {row['path']}" + (f"  frame {row['frame']}" if row["frame"] else ""))
+
+
+@app.command()
+def reproduce(
+    run_id: Annotated[
+        str, typer.Argument(help="An MLflow run id, or a run of the work folder such as pretrain-in_domain/001.", show_default=False)
+    ],
+    config: Config,
+) -> None:
+    """The command that repeats a run, and whether data, weights and versions are still the same; exit code 2 where not."""
+    from medssl.stages.reproduce import reproduce as stage
+
+    if not stage(config, run_id):
+        raise typer.Exit(2)
 
 
 @track_app.command("sync")

@@ -33,5 +33,13 @@ class CollapseError(UserError):
     """A pretraining has collapsed or diverged."""
 
 
+class LaunchError(UserError):
+    """The processes of a run do not find each other, or one of them has died."""
+
+
+class CapacityError(UserError):
+    """A step needs more memory than there is."""
+
+
 class TrackingError(UserError):
     """The tracker refuses what it is asked, for a reason other than being out of reach."""

@@ -5,10 +5,11 @@ Every key is explained where it stands in `configs/chest_xray.yaml`; `medssl con
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from medssl.errors import StudyError
 from medssl.strict import StrictModel, check, near_miss, parse_yaml, read_yaml
@@ -30,6 +31,9 @@ class StoreSettings(StrictModel):
 
     size: int | None = Field(default=None, ge=16, le=4096, description="Longer side, px; null: 8/7 of encoder.input_size")
     workers: int | None = Field(default=None, ge=1, description="Processes that decode; null: one a CPU core")
+    placement: Literal["auto", "gpu", "ram", "disk"] = Field(
+        default="auto", description="Where training reads from; auto: the GPU where all fits there, else memory, else the disk"
+    )
     time_limit: float = Field(default=120, gt=0, description="Seconds for one file; one that takes longer is set aside")
 
 
@@ -128,7 +132,15 @@ class OptimizerSettings(StrictModel):
 class CheckpointSettings(StrictModel):
     """When the state of a run is written, besides on SIGTERM and SIGINT."""
 
-    every_epochs: int = Field(default=1, ge=1)
+    every: str = Field(default="10min", description="90s, 10min, 2h, 500 steps or 1 epoch; a signal to stop writes one besides")
+    keep: int = Field(default=2, ge=1, description="The newest that stay")
+
+    @field_validator("every")
+    @classmethod
+    def _is_an_interval(cls, value: str) -> str:
+        if not re.fullmatch(r"\s*[1-9]\d*\s*(s|min|h|steps?|epochs?)\s*", value):
+            raise ValueError(f"is {value!r}; allowed: 90s, 10min, 2h, 500 steps, 1 epoch")
+        return value
 
 
 class CollapseSettings(StrictModel):
@@ -153,7 +165,13 @@ class PretrainSettings(StrictModel):
     batch_size: int = Field(default=256, ge=4)
     accumulate: int = Field(default=1, ge=1, description="Parts that a batch passes the network in; BN sees one part at a time")
     optimizer: OptimizerSettings = OptimizerSettings()
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    sync_batch_norm: bool = Field(
+        default=True, description="BN over the batch of all processes, where the method does not need its own groups"
+    )
+    clip_norm: float | None = Field(default=None, gt=0, description="Longest gradient, L2 over all parameters; null: as it comes")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="auto: bfloat16 on a GPU, float16 where it lacks that, float32 on the CPU"
+    )
     log_every_steps: int = Field(default=10, ge=1)
     knn_images: int = Field(
         default=512, ge=0, description="Labelled training images for the kNN that is watched each epoch; 0: none"

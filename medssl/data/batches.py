@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,12 @@ class PixelBatch:
         moved = self._each(lambda value: value.to(device, non_blocking=True))
         moved.host = self.placed()
         return moved
+
+    def pinned(self) -> PixelBatch:
+        """The batch in memory from which a GPU fetches without the CPU."""
+        pinned = self._each(lambda value: value if value.is_cuda else value.pin_memory())
+        pinned.host = self.placed()
+        return pinned
 
     def part(self, samples: slice | Tensor) -> PixelBatch:
         """Some samples: of a slice nothing is copied, of positions (int64) everything."""
@@ -107,6 +114,7 @@ class PixelSource:
         windows = choose_windows(part, window_rule)
         lut = pd.to_numeric(windows["lut"]).fillna(-1).to_numpy(np.int64)
         self._lut = lut if (lut >= 0).any() else None
+        self._resident: Tensor | None = None
         self._shard = part["store_shard"].to_numpy(np.int64)
         self._row = part["store_row"].to_numpy(np.int64)
         self._columns = {
@@ -128,10 +136,41 @@ class PixelSource:
         """The images at `positions` (int64, N), on the CPU."""
         positions = torch.as_tensor(positions)
         at = positions.numpy()
-        read = torch.from_numpy(self.store.read(self._shard[at], self._row[at]))
+        if self._resident is not None:
+            read = self._resident[positions.to(self._resident.device, non_blocking=True)]
+        else:
+            read = torch.from_numpy(self.store.read(self._shard[at], self._row[at]))
         pixels = read.permute(0, 3, 1, 2) if read.ndim == 4 else read.unsqueeze(1).expand(-1, self.channels, -1, -1)
         columns = {name: column[positions] for name, column in self._columns.items()}
         return PixelBatch(pixels=pixels, luts=self._luts(at), **columns)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """How much memory the pixels of all images take, as `batch` gives them."""
+        kinds = [self.store.shards[shard] for shard in np.unique(self._shard)]
+        channels = 3 if any(kind["kind"] == "rgb" for kind in kinds) else 1
+        return len(self) * self.store.size**2 * channels * (2 if any(kind["dtype"] == "uint16" for kind in kinds) else 1)
+
+    @property
+    def files(self) -> list[Path]:
+        """The shards that hold the images."""
+        return [self.store.path(shard) for shard in np.unique(self._shard).tolist()]
+
+    def hold(self, device: torch.device) -> None:
+        """Keep the pixels of all images on `device` from now on; `batch` gives them there."""
+        held: Tensor | None = None
+        deep = any(self.store.shards[shard]["dtype"] == "uint16" for shard in np.unique(self._shard))
+        for start in range(0, len(self), 1024):
+            shards, rows = self._shard[start : start + 1024], self._row[start : start + 1024]
+            part = self.store.read(shards, rows)
+            if held is None:
+                rgb = any(self.store.shards[shard]["kind"] == "rgb" for shard in np.unique(self._shard))
+                shape = (len(self), self.store.size, self.store.size, *([3] if rgb else []))
+                held = torch.empty(shape, dtype=torch.uint16 if deep else torch.uint8, device=device)
+            if held.ndim == 4 and part.ndim == 3:
+                part = np.repeat(part[..., None], 3, axis=3)
+            held[start : start + len(part)] = torch.from_numpy(part.astype(np.uint16 if deep else np.uint8)).to(device)
+        self._resident = held
 
     def _luts(self, at: np.ndarray) -> Tensor | None:
         if self._lut is None:

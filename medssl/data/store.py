@@ -173,6 +173,10 @@ class Store:
         luts = self.folder / LUTS
         self.luts: np.ndarray = np.load(luts, mmap_mode="r") if luts.exists() else np.zeros((0, LUT_LENGTH), np.uint16)
 
+    def path(self, shard: int) -> Path:
+        """The file of a shard."""
+        return self.folder / self.description["pixels"] / self.shards[shard]["file"]
+
     def _map(self, shard: dict[str, Any]) -> np.ndarray:
         path = self.folder / self.description["pixels"] / shard["file"]
         shape: tuple[int, ...] = (shard["rows"],)

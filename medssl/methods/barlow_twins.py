@@ -13,7 +13,9 @@ from medssl.methods.base import Batch, Method, Output, ParameterGroup, groups_wi
 from medssl.methods.settings import MethodSettings
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
+from medssl.training.collectives import sum_over_ranks, world_size
 from medssl.training.recipe import Recipe
+from medssl.training.sync_batch_norm import mean_and_variance, normalised
 
 # Biases and BN learn with base rate 0.0048, weights with 0.2 (section 2.2, "Optimization").
 BIAS_AND_NORM_LR_SCALE = 0.0048 / 0.2
@@ -80,15 +82,25 @@ class BarlowTwins(Method):
 def correlation_terms(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of (1 - c_ii)^2 and sum of c_ij^2 over i != j, of the cross-correlation c of two views over the batch (equations 1, 2).
 
+    The batch is that of all ranks, and so are both sums: each rank has the same.
+
     Args:
-        z1, z2: (N, d), N >= 2; each channel is normalised to mean 0 and variance 1 over the batch here.
+        z1, z2: (n, d), n >= 2; each channel is normalised to mean 0 and variance 1 over the batch here.
 
     Returns:
         Scalars float32, >= 0, also under autocast: off the diagonal are many small numbers.
     """
     with torch.autocast(z1.device.type, enabled=False):
-        # The biased variance, and an epsilon for channels that do not vary.
-        z1, z2 = (F.batch_norm(z.float(), None, None, training=True) for z in (z1, z2))
-        c = z1.T @ z2 / len(z1)
+        z1, z2 = (_normalised(z.float()) for z in (z1, z2))
+        # One matrix (d, d) goes round rather than the rows of all ranks, and once: every rank makes the same loss of it.
+        c = sum_over_ranks(z1.T @ z2, one_loss=True) / (len(z1) * world_size())
         diagonal = c.diagonal()
         return (1 - diagonal).square().sum(), c.square().sum() - diagonal.square().sum()
+
+
+def _normalised(z: Tensor) -> Tensor:
+    """With the biased variance of all ranks' rows, and an epsilon for channels that do not vary."""
+    if world_size() == 1:
+        return F.batch_norm(z, None, None, training=True)
+    mean, variance, _ = mean_and_variance(z)
+    return normalised(z, mean, variance, eps=1e-5)

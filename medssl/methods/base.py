@@ -53,14 +53,14 @@ class Batch:
 
 @dataclass
 class Output:
-    """What one step gives.
+    """What one step gives. Where several ranks work on a batch, all of it is of this rank's rows.
 
     Attributes:
-        loss: scalar float32, to be minimised.
+        loss: scalar float32, to be minimised. Its mean over ranks is the loss of the global batch; each rank's may be that loss already.
         z: (V, N, d) float32, detached: projections of V views as in training (batch statistics), for the collapse monitor.
         features: (V, N, D) float32, detached: the backbone's features of the same views, as in training.
         p: (V, N, d) float32, detached: predictions, for methods with a predictor; V may be another number.
-        logs: detached scalars by name, besides the loss.
+        logs: detached scalars by name, besides the loss; their means over ranks are what is logged.
     """
 
     loss: Tensor
@@ -82,16 +82,22 @@ class ParameterGroup(TypedDict):
 
 
 class Method(nn.Module, ABC):
-    """Base of all methods. A method knows networks and views; it knows nothing of files, ranks and optimisers.
+    """Base of all methods. A method knows networks and views; it knows nothing of files and optimisers.
+
+    Several ranks may share a batch: rank r has the r-th of equal parts of it, and the gradients are averaged over ranks. A loss that
+    is a mean over rows needs nothing for that. One in which rows meet other rows takes those of all ranks, by
+    `medssl.training.collectives`.
 
     Attributes:
         settings: as in the study file, with `name`.
         recipe: the optimiser, rates and schedule of the method's paper.
         pairs: whether the method asks for related images.
+        sync_batch_norm: whether BN takes its statistics over the batch of all ranks, as one process would.
     """
 
     recipe: ClassVar[Recipe]
     pairs: ClassVar[bool] = False
+    sync_batch_norm: ClassVar[bool] = True
 
     def __init__(self, settings: StrictModel, encoder: Encoder) -> None:
         super().__init__()
@@ -116,11 +122,18 @@ class Method(nn.Module, ABC):
         """The loss of a batch with the views of `view_spec()`."""
 
     def cautions(self, images: int, batch: int) -> list[str]:
-        """What does not go well together with so many images in all and in each pass, a sentence each, for people."""
+        """What does not go well together with so many images in all and in each pass of all ranks, a sentence each, for people."""
         return []
 
     def before_step(self, step: int, total: int) -> None:
         """Called before the forward pass of step 0 <= step < total."""
+
+    def after_backward(self, step: int, total: int) -> None:
+        """Called between the backward pass, whose gradients are then those of all ranks, and the optimiser's step.
+
+        Such as to keep parameters from learning for a while: `requires_grad` must stay as it was, since ranks wait for each other's
+        gradient of every parameter that had it at the start.
+        """
 
     def after_step(self, step: int, total: int) -> None:
         """Called after the optimiser's step, such as for the average of a teacher's weights."""

@@ -18,6 +18,7 @@ from medssl.methods.settings import MethodSettings
 from medssl.methods.teacher import Teacher
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
+from medssl.training.collectives import from_first_rank, gather_rows, own_rows, world_size
 from medssl.training.recipe import Recipe
 
 
@@ -47,6 +48,7 @@ class MoCo(Method):
 
     # 2003.04297 keeps the optimiser of 1911.05722, section 4, and takes a cosine schedule without warm-up.
     recipe = Recipe(name="sgd", base_lr=0.03, momentum=0.9, weight_decay=1e-4)
+    sync_batch_norm = False  # statistics of small groups are the point: see `in_groups`
 
     def __init__(self, settings: MoCoSettings, encoder: Encoder) -> None:
         super().__init__(settings, encoder)
@@ -91,7 +93,7 @@ class MoCo(Method):
         key_features, k = in_groups(self.teacher, second, self.settings.bn_group, shuffle=True)
         # A copy of the queue, since pushing changes it before the backward pass has read it.
         loss, top1 = info_nce(q, k, self.queue.rows.clone(), self.settings.temperature)
-        self.queue.push(F.normalize(k.float(), dim=1))
+        self.queue.push(gather_rows(F.normalize(k.float(), dim=1)))
         z, both = (torch.stack(pair).detach().float() for pair in ((q, k), (features, key_features)))
         return Output(loss, z, both, logs={"contrast_top1": top1})
 
@@ -99,8 +101,8 @@ class MoCo(Method):
         features = self.encoder(view)
         return features, self.projector(features)
 
-    def _check_queue(self, rows: int) -> None:
-        size = self.settings.queue_size
+    def _check_queue(self, own: int) -> None:
+        size, rows = self.settings.queue_size, own * world_size()
         if size % rows:
             raise StudyError(
                 f"pretrain.method.queue_size: is {size}, not a multiple of the {rows} images of a pass; "
@@ -114,19 +116,30 @@ def in_groups(
     """`network(x)`, in passes of equal size (or one fewer) of at most `most` rows, so that BN sees one group at a time.
 
     On several GPUs each has its own statistics, which the paper needs so that a key's batch says nothing of its query's
-    (1911.05722, section 3.3, "Shuffling BN"); groups do the same on one device.
+    (1911.05722, section 3.3, "Shuffling BN"); groups do the same on one device. A group never goes over two ranks.
 
     Args:
-        network: (n, ...) to tensors of n rows.
-        x: (N, ...).
-        shuffle: rows are dealt to groups in a random order from torch's global CPU generator, which is undone afterwards.
+        network: (n, ...) to tensors of n rows; its BN must not be synchronised over ranks.
+        x: (N, ...), this rank's.
+        shuffle: the rows of all ranks are dealt to the groups of all ranks, in a random order from rank 0's global CPU generator,
+            which is undone afterwards.
+
+    Returns:
+        What the network gives for x: tensors of N rows.
     """
-    groups = math.ceil(len(x) / most)
-    order = torch.randperm(len(x)).to(x.device) if shuffle and groups > 1 else None
-    rows = x if order is None else x[order]
-    passed = [network(part) for part in rows.tensor_split(groups)]
-    joined = (torch.cat(parts) for parts in zip(*passed, strict=True))
-    return tuple(joined if order is None else (part[order.argsort()] for part in joined))
+    groups, own = math.ceil(len(x) / most), own_rows(len(x))
+    if not shuffle or groups * world_size() == 1:
+        return _passes(network, x, groups)
+    # All ranks draw, so that their generators go on alike.
+    order = from_first_rank(torch.randperm(len(x) * world_size()).to(x.device))
+    passed = _passes(network, gather_rows(x)[order[own]], groups)
+    back = order.argsort()[own]
+    return tuple(gather_rows(part)[back] for part in passed)
+
+
+def _passes(network: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, groups: int) -> tuple[Tensor, ...]:
+    passed = [network(part) for part in x.tensor_split(groups)]
+    return tuple(torch.cat(parts) for parts in zip(*passed, strict=True))
 
 
 def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from medssl.methods.base import Batch, Method, Output, ParameterGroup, groups_wi
 from medssl.methods.settings import MethodSettings
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
+from medssl.training.collectives import gather_rows, own_rows
 from medssl.training.recipe import Recipe
 
 
@@ -39,7 +40,8 @@ class SimCLRSettings(MethodSettings):
 class SimCLR(Method):
     """Of all views of a batch, a view must find the other view of its own image.
 
-    The negatives are the batch, so its size matters, and a batch that is worked on in parts has only each part's negatives.
+    The negatives are the batch of all ranks, so its size matters, and a batch that is worked on in parts has only each part's
+    negatives.
     """
 
     recipe = Recipe(name="lars", base_lr=0.3, weight_decay=1e-6, warmup_epochs=10)  # section 2.3, "Default setting"
@@ -73,19 +75,22 @@ class SimCLR(Method):
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The normalised temperature-scaled cross entropy (equation 1): mean over all 2N views, each with 2(N - 1) negatives.
+    """The normalised temperature-scaled cross entropy (equation 1): mean over this rank's 2n views, each with 2(N - 1) negatives.
 
-    The released code adds the means of both directions, which is twice as much; LARS's adaptation takes such a factor away.
+    N is the number of images on all ranks, where a view must find the other one of its image. The released code adds the means of
+    both directions, which is twice as much; LARS's adaptation takes such a factor away.
 
     Args:
-        z1, z2: (N, d), normalised here.
+        z1, z2: (n, d), normalised here.
 
     Returns:
         Scalars float32: the loss, >= 0, and the share of views whose nearest other view is of the same image.
     """
     with torch.autocast(z1.device.type, enabled=False):
-        z = F.normalize(torch.cat([z1, z2]).float(), dim=1)
-        logits = z @ z.T / temperature
-        logits.fill_diagonal_(-torch.inf)  # a view is no negative of its own
-        target = torch.arange(len(z), device=z.device).roll(len(z1))
+        z1, z2 = (F.normalize(z.float(), dim=1) for z in (z1, z2))
+        views = gather_rows(torch.stack([z1, z2], dim=1))  # (N, 2, d)
+        logits = torch.cat([z1, z2]) @ views.transpose(0, 1).flatten(0, 1).T / temperature  # (2n, 2N)
+        first = torch.arange(len(views), device=z1.device)[own_rows(len(z1))]
+        own, target = torch.cat([first, first + len(views)]), torch.cat([first + len(views), first])
+        logits[torch.arange(len(own), device=z1.device), own] = -torch.inf  # a view is no negative of its own
         return F.cross_entropy(logits, target), (logits.detach().argmax(dim=1) == target).float().mean()

@@ -17,6 +17,7 @@ from medssl.methods.queue import Queue
 from medssl.methods.settings import MethodSettings
 from medssl.models.encoder import Encoder
 from medssl.models.heads import mlp
+from medssl.training.collectives import gather_rows, own_rows, world_size
 from medssl.training.recipe import Recipe
 
 
@@ -109,10 +110,14 @@ class SwAV(Method):
         return found
 
     def before_step(self, step: int, total: int) -> None:
-        """Prototypes have unit length at each step (section 3.1), and stay as they are in the first `freeze_steps`."""
+        """Prototypes have unit length at each step (section 3.1)."""
         self._normalise_prototypes()
-        self.prototypes.weight.requires_grad_(step >= self.settings.freeze_steps)
         self._queue_runs = step >= self.settings.queue_from * total
+
+    def after_backward(self, step: int, total: int) -> None:
+        """Prototypes do not learn in the first `freeze_steps`: without a gradient the optimiser passes them over."""
+        if step < self.settings.freeze_steps:
+            self.prototypes.weight.grad = None
 
     @torch.no_grad()
     def _normalise_prototypes(self) -> None:
@@ -136,7 +141,7 @@ class SwAV(Method):
         with torch.autocast(z.device.type, enabled=False):
             unit = F.normalize(z.float(), dim=1).view(len(views), rows, -1)
             scores = unit @ self.prototypes.weight.T
-            assignments = torch.stack([self._assign(view, unit[view], scores[view]) for view in range(2)])
+            assignments = self._assignments(unit[:2].detach(), scores[:2].detach())
             loss = swapped_loss(scores, assignments, self.settings.temperature)
             uniform = math.log(self.settings.prototypes)
             logs = {
@@ -147,8 +152,19 @@ class SwAV(Method):
         return Output(loss, z, features, logs=logs)
 
     @torch.no_grad()
+    def _assignments(self, unit: Tensor, scores: Tensor) -> Tensor:
+        """Those (2, n, K) of this rank's full views: (2, n, d) and their scores (2, n, K), balanced over the rows of all ranks.
+
+        Projections are exchanged and each rank balances them all: they are much narrower than their scores, and queues need them too.
+        """
+        own = own_rows(unit.shape[1])
+        if world_size() > 1:
+            unit = gather_rows(unit.transpose(0, 1)).transpose(0, 1)
+            scores = unit @ self.prototypes.weight.T
+        return torch.stack([self._assign(view, unit[view], scores[view])[own] for view in range(2)])
+
     def _assign(self, view: int, unit: Tensor, scores: Tensor) -> Tensor:
-        """The assignments (N, K) of one full view, balanced together with the queue once that is full."""
+        """The assignments (N, K) of one full view on all ranks, balanced together with the queue once that is full."""
         if self.queues and self._queue_runs:
             queue = self.queues[view]
             if len(unit) > len(queue.rows):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 
 import medssl
 from medssl.data.archive import Archive
+from medssl.data.placement import place
 from medssl.data.splits import assert_disjoint
-from medssl.errors import CheckpointError, DataError
-from medssl.files import digest_of
+from medssl.errors import CheckpointError, DataError, StoreError
+from medssl.files import digest_of, write_atomic
 from medssl.methods import method_settings
 from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.encoder import Encoder
@@ -25,14 +26,16 @@ from medssl.stages.encoders import initial_encoder
 from medssl.stages.index import index
 from medssl.stages.pretraining import build_run, new_method, pair_settings, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
-from medssl.stages.screen import bar, minutes, say, warn
+from medssl.stages.screen import bar, minutes, mute, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import check_fit, chosen_settings, log_views, tell_departures, tell_enlarged_crops
-from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse
+from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace, check_components
-from medssl.training.checkpoint import describe, differences, load_checkpoint
-from medssl.training.loop import seconds_per_step, train
+from medssl.training.checkpoint import Checkpoints, describe, differences
+from medssl.training.distributed import World
+from medssl.training.loop import check_batch, seconds_per_step, surroundings, train
 from medssl.training.stop import StopFlag, stop_on_signals
+from medssl.training.sync_batch_norm import synchronize_batch_norm
 
 STEPS = [  # of the preprocessing, for people who read encoder.json
     "decode one grey image, full dynamic range",
@@ -43,16 +46,26 @@ STEPS = [  # of the preprocessing, for people who read encoder.json
 ]
 
 
-def pretrain(work: Workspace, *, arms: list[str] | None = None, fresh: bool = False) -> None:
+def pretrain(
+    work: Workspace, *, arms: list[str] | None = None, fresh: bool = False, force: bool = False, world: World = World()
+) -> None:
     """Train the encoder of each arm that has a method, where it is not there yet.
+
+    Args:
+        force: go on from a checkpoint of other settings, data or versions.
+        world: the processes that share the work; all of them call this.
 
     Raises:
         Stopped: a signal asked for it; the same command goes on.
         UserError: see the errors of each part.
     """
+    if not world.leads:
+        mute()
     check_components(work.study)
+    _check_shared(work, world)
     chosen = [name for name in work.chosen_arms(arms) if work.study.arms[name].method]
-    archive = index(work)
+    with world.leader_first():
+        archive = index(work)
     if not chosen:
         say("pretrain", "none of these arms is pretrained")
         return
@@ -64,7 +77,28 @@ def pretrain(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
         _tell_cost(work, archive, todo)
     with stop_on_signals() as stop:
         for name in todo:
-            _pretrain_arm(work, archive, name, stop, fresh=fresh)
+            _pretrain_arm(work, archive, name, stop, world, fresh=fresh, force=force)
+
+
+def _check_shared(work: Workspace, world: World) -> None:
+    """Refuse machines that do not see the same work folder.
+
+    Raises:
+        StoreError: this one sees another.
+    """
+    if world.size == 1:
+        return
+    token = work.folder / f".ranks-{world.tell('folder', secrets.token_hex(8) if world.leads else None)}"
+    with world.leader_first():
+        if world.leads:
+            write_atomic(token, "")
+        elif not token.exists():
+            raise StoreError(
+                "work_dir: this process does not see the folder that rank 0 writes into; all machines of a run must share it (NFS or alike)"
+            )
+    world.wait()
+    if world.leads:
+        token.unlink()
 
 
 def encoder_folder(work: Workspace, arm: str) -> Path:
@@ -138,31 +172,53 @@ def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
     tell_departures(views)
 
 
-def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *, fresh: bool) -> None:
+def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, world: World, *, fresh: bool, force: bool) -> None:
     folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
-    settings, device, plan = work.study.pretrain, choose_device(work.study), plan_of(work.study)
+    settings, device, plan = (
+        work.study.pretrain,
+        choose_device(work.study, world.local_rank if world.size > 1 else None),
+        plan_of(work.study),
+    )
     rows = _rows(work, archive, arm)
     if not work.study.pretrain.transductive:
         assert_disjoint(archive.splits, archive.manifest["exact_hash"], rows, archive.near)
     encoder, init = initial_encoder(work, arm)
     method = new_method(work, plan, encoder, device)
-    run = build_run(work, archive, rows, method, plan, device, checkpoint=folder / "checkpoint.pt", inputs=inputs)
+    if world.size > 1 and settings.sync_batch_norm and method.sync_batch_norm:
+        method = synchronize_batch_norm(method, device)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=settings.checkpoint.keep, say=warn, force=force)
+    run = build_run(work, archive, rows, method, plan, device, checkpoints=checkpoints, inputs=inputs)
+    check_batch(run, world.size)
     monitor = CollapseMonitor(method.dim, encoder.feature_dim)
     judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
     run.extra_state = {"monitor": monitor, "judge": judge}
-    if fresh:  # not before everything that may be wrong has been checked
-        shutil.rmtree(folder, ignore_errors=True)
-    resume = run.checkpoint.exists()
-    done = load_checkpoint(run.checkpoint, inputs)[0] if resume else 0  # refused here, before the log goes on
-    say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){', going on from its checkpoint' if resume else ''}")
+    with world.leader_first():
+        if fresh and world.leads:  # not before everything that may be wrong has been checked
+            shutil.rmtree(folder, ignore_errors=True)
+    loaded = checkpoints.load(inputs)  # refused here, before the log goes on
+    resume, done = loaded is not None, 0 if loaded is None else loaded.step
+    goes_on = f", going on from its checkpoint after step {done:,}" if resume else ""
+    say("pretrain", f"{arm}: from {init.source} ({init.matched} tensors){goes_on}")
+    if resume and (changed := differences(loaded.surroundings, surroundings(run, world))):
+        warn(f"pretrain: {arm}: goes on in other surroundings, so not bit by bit as before: {describe(changed)}")
+    if world.size > 1:
+        say(
+            "pretrain",
+            f"{arm}: {world.size} processes, {run.batch_size // world.size} of the {run.batch_size} samples of a step each",
+        )
+    say("pretrain", f"{arm}: {place(run.source, device, work.study.store.placement)}")
     if run.pairs is not None:
         say("pretrain", f"{arm}: {run.pairs.sentence()}")
     for sentence in method.cautions(len(rows), plan.batch_size // plan.accumulate):
         warn(f"pretrain: {plan.method.name}: {sentence}")
     if not resume:
-        seconds = seconds_per_step(run)
+        seconds = seconds_per_step(run, world)
         cost = minutes(seconds * run.total_steps)
         say("pretrain", f"{arm}: about {cost} on this {device.type} at {run.batch_size / seconds:.0f} samples/s")
+    if not world.leads:
+        run.on_step = lambda step: feed_monitor(monitor, step)
+        train(run, stop, world)
+        return
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
         if not resume:
@@ -172,7 +228,7 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
             watch = Watch(arm, log, progress, monitor, judge, knn, settings, run)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
             try:
-                train(run, stop)
+                train(run, stop, world)
             finally:  # also of a run that was stopped: the figure is what its user wants to see
                 draw_collapse(log, folder / FIGURE, arm)
         figures = watch.last()
@@ -192,8 +248,7 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, *
         dim=method.dim,
         pairs=None if run.pairs is None else run.pairs.sentence(),
     )
-    with contextlib.suppress(FileNotFoundError):
-        run.checkpoint.unlink()
+    checkpoints.clear()
     (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{arm}: {state}. {sentence}")
     say("pretrain", f"{arm}: the encoder is in {folder / 'encoder'}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from medssl.stages.devices import choose_precision
 from medssl.stages.workspace import Workspace
 from medssl.strict import StrictModel
 from medssl.study import Study
+from medssl.training.checkpoint import Checkpoints, interval_of
 from medssl.training.loop import Run, ViewPlan
 from medssl.training.optimizers import build_optimizer
 from medssl.training.recipe import Recipe, chosen_recipe
@@ -158,10 +158,10 @@ def build_run(
     plan: Plan,
     device: torch.device,
     *,
-    checkpoint: Path | None = None,
+    checkpoints: Checkpoints | None = None,
     inputs: dict[str, Any] | None = None,
 ) -> Run:
-    """A run of the loop. `checkpoint`, `inputs`: see `medssl.training.loop.Run`.
+    """A run of the loop. `checkpoints`, `inputs`: see `medssl.training.loop.Run`.
 
     Raises:
         DataError: see `find_pairs`; or there are fewer images than one batch takes.
@@ -172,7 +172,7 @@ def build_run(
         )
     return Run(
         module=method,
-        forward=lambda drawn: method(Batch(drawn.views, drawn.related)),
+        forward=lambda module, drawn: module(Batch(drawn.views, drawn.related)),
         optimizer=build_optimizer(plan.recipe, method.parameter_groups(), plan.peak_lr),
         source=archive.pixels(rows, work.study.encoder.window),
         views=view_plans(plan, method.view_spec().views, work.study.encoder.input_size),
@@ -186,10 +186,12 @@ def build_run(
         warmup_epochs=plan.recipe.warmup_epochs,
         final_lr=plan.recipe.final_lr,
         precision=choose_precision(work.study, device),
-        checkpoint=checkpoint,
-        checkpoint_every=work.study.pretrain.checkpoint.every_epochs,
+        checkpoints=checkpoints,
+        checkpoint_every=interval_of(work.study.pretrain.checkpoint.every),
+        clip_norm=work.study.pretrain.clip_norm,
         inputs=inputs or {},
         before_step=method.before_step,
+        after_backward=method.after_backward,
         after_step=method.after_step,
     )
 

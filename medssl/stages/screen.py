@@ -27,6 +27,11 @@ def warn(text: str) -> None:
     errors.print(f"[yellow]warning[/yellow] {text}")
 
 
+def mute() -> None:
+    """Nothing more from this process: of several, rank 0 alone speaks."""
+    console.quiet = errors.quiet = True
+
+
 class Bar:
     """One progress bar; `advance` moves it, `note` shows figures beside it."""
 

@@ -98,7 +98,7 @@ def _nearness_at_start(run: Run, method: Method, monitor: CollapseMonitor) -> fl
     method.train()
     for step in range(min(run.total_steps, math.ceil(monitor.rows / run.batch_size))):
         for drawn in drawn_at(run, step):
-            monitor.update(run.forward(drawn))
+            monitor.update(run.forward(method, drawn))
     method.load_state_dict(before)
     return nearness(monitor.report())
 

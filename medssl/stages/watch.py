@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,36 +62,37 @@ class Watch:
         self._knn_figures = {} if knn is None else {"knn_auroc_random": knn.random}
         self._figures: dict[str, float] = {}
         self._waited = self._busy = 0.0
+        self._counted = 0
 
     def on_step(self, step: Progress) -> None:
         """Feed the monitor, log when it is time, move the bar.
 
         Raises:
-            CollapseError: the loss is no number any more; or the run has collapsed or diverged and the study says stop.
+            CollapseError: the run has collapsed or diverged and the study says stop.
         """
-        for output in step.outputs:
-            self._monitor.update(output)
+        feed_monitor(self._monitor, step)
         self._waited += step.data_seconds
-        loss = float(step.loss)  # waits for the device, so that the time is that of the whole step
         seconds = time.perf_counter() - step.began
         self._busy += seconds
+        self._counted += 1
         last = step.step == step.total
         logged, checked = (last or step.step % every == 0 for every in (self._settings.log_every_steps, self._interval))
-        if checked:
-            self._figures = self._monitor.report() | {"loss": loss, "grad_norm": float(step.grad_norm)}
+        if checked and self._monitor.images > 1:
+            self._figures = self._monitor.report() | {"loss": step.loss, "grad_norm": step.grad_norm}
         if logged or checked:
             values = self._step_values(step, seconds) | (
                 {f"pretrain/{name}": value for name, value in self._figures.items()} if checked else {}
             )
             self._log.metrics(values, step=step.step)
-            self._refuse_nan(step)
-        if checked:
+        if checked and self._figures:
             self._judge_run(step)
         rate = self._run.batch_size / seconds
-        shown = f"loss {loss:.3f}"
+        shown = f"loss {step.loss:.3f}"
         if self._figures:
             shown += f"  std {self._figures['z_std_sqrt_d']:.2f}  rank {self._figures['z_effective_rank']:.0f}"
-        self._progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self._waited / self._busy:.0%}")
+        if step.skipped_steps:
+            shown += f"  skipped {step.skipped_steps}"
+        self._progress.advance(1, f"{shown}  {rate:.0f} samples/s  data {self._waited / self._busy:.0%}{self._gpu()}")
 
     def on_epoch(self, epoch: int, step: int) -> None:
         """Look at the kNN."""
@@ -105,29 +104,29 @@ class Watch:
         """The figures of the last check, with the kNN's; those of the checkpoint where no step was left to do."""
         if self._knn is not None and "knn_auroc" not in self._knn_figures:
             self._knn_figures["knn_auroc"] = self._knn.auroc()
-        return (self._figures or self._monitor.report()) | self._knn_figures
+        figures = self._figures or (self._monitor.report() if self._monitor.images > 1 else {})
+        return figures | self._knn_figures
+
+    def _gpu(self) -> str:
+        if self._run.device.type != "cuda":
+            return ""
+        return f"  {torch.cuda.max_memory_allocated(self._run.device) / 2**30:.1f} GB"
 
     def _step_values(self, step: Progress, seconds: float) -> dict[str, float]:
-        logs = [output.logs for output in step.outputs]
         values = {
-            "pretrain/loss": float(step.loss),
-            "pretrain/grad_norm": float(step.grad_norm),
+            "pretrain/loss": step.loss,
+            "pretrain/grad_norm": step.grad_norm,
+            "pretrain/skipped_steps": float(step.skipped_steps),
             "pretrain/epoch": float(step.epoch),
         }
         values |= {f"pretrain/lr_{name}": rate for name, rate in step.learning_rates.items()}
-        values |= {f"pretrain/{name}": fmean(float(part[name]) for part in logs) for name in logs[0]}
+        values |= {f"pretrain/{name}": float(value) for name, value in step.logs.items()}
         values["time/samples_per_s"] = self._run.batch_size / seconds
         values["time/data_share"] = self._waited / self._busy
+        values["time/hours_left"] = self._busy / self._counted * (step.total - step.step) / 3600
         if self._run.device.type == "cuda":
             values["system/gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated(self._run.device) / 2**20
         return values
-
-    def _refuse_nan(self, step: Progress) -> None:
-        if not math.isfinite(step.loss):
-            raise CollapseError(
-                f"pretrain: {self._name}: the loss is {float(step.loss)} at step {step.step}; lower pretrain.optimizer.base_lr or set "
-                "precision: float32, and start over with --fresh"
-            )
 
     def _judge_run(self, step: Progress) -> None:
         alarm = self._judge.update(step.step, self._figures | self._knn_figures)
@@ -139,6 +138,13 @@ class Watch:
                 "pretrain.collapse.policy says; change the settings and start over with --fresh"
             )
         warn(f"pretrain: {self._name}: {alarm.state} since step {alarm.since}. {alarm.sentence}")
+
+
+def feed_monitor(monitor: CollapseMonitor, step: Progress) -> None:
+    """What each rank does after a step. A step that was skipped shows a batch's fault, not the network's."""
+    if not step.skipped:
+        for output in step.outputs:
+            monitor.update(output)
 
 
 def draw_collapse(log: RunLog, path: Path, title: str) -> None:

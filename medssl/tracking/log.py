@@ -1,8 +1,8 @@
 """The local log of one stage run: the truth about it. MLflow is only shown what stands here.
 
-`events.jsonl` says what the run is (start, resume, dataset, artifact, end), `metrics.jsonl` what it measured, `system.jsonl`
-how the machine was used. Everything volatile is under the keys `time/…` and `system/…`, so the same study run twice writes the
-same metrics.jsonl but for those keys. Times are `time/unix_ms`: milliseconds since 1970 UTC.
+`events.jsonl` says what the run is (start, resume, params, dataset, artifact, end), `metrics.jsonl` what it measured,
+`system.jsonl` how the machine was used. Everything volatile is under the keys `time/…` and `system/…`, so the same study run
+twice writes the same metrics.jsonl but for those keys. Times are `time/unix_ms`: milliseconds since 1970 UTC.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ class RunLog:
             relative = None if parent is None else self._relative(Path(parent))
             event |= {"id": uuid.uuid4().hex, "name": name, "stage": stage, "experiment": experiment, "parent": relative}
         self._events.append(event | {"tags": tags or {}, "params": params or {}})
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Add params that are known only after the start; nested as in `start`. The tracker keeps the first value of each."""
+        self._events.append({"event": "params", TIME: now(), "params": values})
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log `values` (keys of a-z 0-9 _ . - and /) at `step` >= 0.

@@ -20,7 +20,7 @@ from medssl.files import read_json, write_json
 from medssl.tracking import entries, lines
 from medssl.tracking.locks import locked
 from medssl.tracking.log import EVENTS, METRICS, STATE, SYSTEM, TIME, read_start
-from medssl.tracking.mlflow_store import BusyError, Store
+from medssl.tracking.mlflow_store import SendingError, Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -91,7 +91,7 @@ class Sink:
         """Send what the store does not have yet.
 
         Raises:
-            UnreachableError: the store is out of reach, or (BusyError) another process replays this log.
+            UnreachableError: the store is out of reach, or (SendingError) another process replays this log.
             TrackingError: the store refuses.
             StoreError: the log or its memory is damaged or cannot be written.
         """
@@ -136,7 +136,7 @@ class Sink:
             try:
                 stack.enter_context(locked(self.folder / "mlflow.lock", timeout=_LOCK_SECONDS))
             except TimeoutError as error:
-                raise BusyError("another process is sending the same log") from error
+                raise SendingError("another process is sending the same log") from error
             yield
 
     def _load(self, log: str) -> State:
@@ -221,7 +221,7 @@ class Sink:
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, run_id = event["event"], self._state.run_id
-        if kind in ("start", "resume"):
+        if kind in ("start", "resume", "params"):
             self._describe(event)
         elif kind == "dataset":
             self._dataset(event)
@@ -235,9 +235,8 @@ class Sink:
 
     def _describe(self, event: dict[str, Any]) -> None:
         """Params and tags. A param is written once in MLflow: what a resumed run changed becomes a tag `changed/<param>`."""
-        resumed = event["event"] == "resume"
         params, params_cut = entries.fit(entries.flatten(event["params"]), entries.PARAM_LENGTH)
-        tags, tags_cut = entries.fit(event["tags"], entries.TAG_LENGTH)
+        tags, tags_cut = entries.fit(event.get("tags", {}), entries.TAG_LENGTH)
         with self.store.calls() as client:
             from mlflow.entities import Param, RunTag
 
@@ -248,9 +247,9 @@ class Sink:
                 client.log_batch(self._state.run_id, params=[Param(*pair) for pair in part.items()], synchronous=True)
             for part in entries.pairs(tags | entries.fit(changed, entries.TAG_LENGTH)[0]):
                 client.log_batch(self._state.run_id, tags=[RunTag(*pair) for pair in part.items()], synchronous=True)
-            if resumed:
+            if event["event"] == "resume":
                 client.update_run(self._state.run_id, status="RUNNING")
-        suffix = f"_{event[TIME]}" if resumed else ""
+        suffix = "" if event["event"] == "start" else f"_{event[TIME]}"
         for name, cut in (("params", params_cut), ("tags", tags_cut)):
             if cut:
                 self._text(yaml.safe_dump(event[name], allow_unicode=True, sort_keys=False), f"{name}_full{suffix}.yaml")

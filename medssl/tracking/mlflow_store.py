@@ -34,6 +34,10 @@ class BusyError(UnreachableError):
     """Another process is at the same work; the store itself may be well."""
 
 
+class SendingError(BusyError):
+    """Another process is sending the same log: the run itself, as a rule, which then lacks nothing."""
+
+
 def prepare_mlflow() -> None:
     """Import mlflow (2 s): no telemetry, short time-outs unless the user set them, nothing but our own lines on the screen."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -143,7 +147,8 @@ class Store:
     def _translate(self, error: Exception) -> Exception:
         code = getattr(error, "error_code", None)
         text = _CREDENTIALS.sub("//", " ".join(str(error).split()))[:300] or type(error).__name__
-        if code in _AGAIN_LATER or isinstance(error, ConnectionError | TimeoutError) or _is_network(error):
+        locked_out = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+        if code in _AGAIN_LATER or isinstance(error, ConnectionError | TimeoutError) or locked_out or _is_network(error):
             return UnreachableError(f"{self.shown} is out of reach ({_innermost(error)})")
         return TrackingError(f"{self.shown} refuses: {text}")
 
@@ -156,6 +161,8 @@ def _innermost(error: BaseException) -> str:
     for problem in reversed(seen):
         if isinstance(problem, OSError) and problem.strerror:
             return problem.strerror
+        if isinstance(problem, sqlite3.Error):
+            return str(problem)
     return _CREDENTIALS.sub("//", " ".join(str(error).split()))[:120] or type(error).__name__
 
 

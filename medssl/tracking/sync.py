@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medssl.errors import UserError
 from medssl.tracking.log import EVENTS, read_start
-from medssl.tracking.mlflow_store import BusyError, UnreachableError
+from medssl.tracking.mlflow_store import BusyError, SendingError, UnreachableError
 from medssl.tracking.run import make_sink
 from medssl.tracking.settings import TrackingSettings
 
@@ -20,8 +20,8 @@ def sync_all(work_dir: Path, settings: TrackingSettings | None = None) -> list[t
             names, whatever `settings.experiment` says.
 
     Returns:
-        For each log its folder and "up to date", "sent P points and E events", or "not sent: " and why. After a store was
-        found out of reach no other log is tried.
+        For each log its folder and "up to date", "sent P points and E events", "left alone: " where its own run, still going
+        on, is sending it, or "not sent: " and why. After a store was found out of reach no other log is tried.
     """
     settings = settings or TrackingSettings(uri=None, experiment="medssl", work_dir=Path(work_dir))
     done: list[tuple[Path, str]] = []
@@ -37,6 +37,8 @@ def sync_all(work_dir: Path, settings: TrackingSettings | None = None) -> list[t
             sent = make_sink(folder, settings, experiment=start["experiment"]).replay()
             changed = sent.points or sent.events
             done.append((folder, f"sent {sent.points} points and {sent.events} events" if changed else "up to date"))
+        except SendingError as error:
+            done.append((folder, f"left alone: {error}"))
         except BusyError as error:
             done.append((folder, f"not sent: {error}"))
         except UnreachableError as error:

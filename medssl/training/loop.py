@@ -6,22 +6,26 @@ uninterrupted run would have done, and the checkpoint holds no generator state.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from medssl.data.batches import PixelBatch, PixelSource, epoch_order
-from medssl.errors import DataError
-from medssl.seeds import seed_global, torch_generator
-from medssl.training.checkpoint import load_checkpoint, save_checkpoint
+from medssl.data.batches import PixelBatch, PixelSource
+from medssl.errors import DataError, StudyError
+from medssl.seeds import seed_global
+from medssl.training.checkpoint import Checkpoints, Clock, Interval
+from medssl.training.distributed import World
+from medssl.training.feed import Feed
 from medssl.training.memory import keep_memory
-from medssl.training.optimizers import set_learning_rates
+from medssl.training.step import Progress, Stepper, draw
 from medssl.training.stop import StopFlag, Stopped
+
+EACH_EPOCH = Interval(epochs=1)
 
 
 class Policy(Protocol):
@@ -67,12 +71,12 @@ class Run:
     """All that one training run is made of."""
 
     module: nn.Module  # everything that is trained and saved
-    forward: Callable[[Drawn], LossOutput]
+    forward: Callable[[nn.Module, Drawn], LossOutput]  # given the module, or what stands for it on several ranks
     optimizer: torch.optim.Optimizer
     source: PixelSource
     views: Sequence[ViewPlan]
     epochs: int  # of the schedule
-    batch_size: int  # samples a step
+    batch_size: int  # samples a step, of all ranks together
     seed: int
     device: torch.device
     accumulate: int = 1  # parts that a batch is worked on in, one after the other; the step is taken once
@@ -81,13 +85,15 @@ class Run:
     drop_last: bool = True  # a smaller last batch would have other batch statistics
     warmup_epochs: int = 0
     final_lr: float = 0.0  # where the cosine ends, share of the highest rate
+    clip_norm: float | None = None  # the longest gradient, L2 over all parameters; None: as it comes
     last_epoch: int | None = None  # end after so many epochs of the schedule; None: at its end
     precision: torch.dtype = torch.float32
-    checkpoint: Path | None = None  # None: too short to be worth one
-    checkpoint_every: int = 1  # epochs
+    checkpoints: Checkpoints | None = None  # None: too short to be worth one
+    checkpoint_every: Interval = EACH_EPOCH
     inputs: dict[str, Any] = field(default_factory=dict)  # what the checkpoint must agree with
-    extra_state: dict[str, nn.Module] = field(default_factory=dict)  # more that an exact resume needs, such as the monitor
+    extra_state: dict[str, Any] = field(default_factory=dict)  # more that an exact resume needs, such as the monitor
     before_step: Callable[[int, int], None] = lambda step, total: None
+    after_backward: Callable[[int, int], None] = lambda step, total: None
     after_step: Callable[[int, int], None] = lambda step, total: None
     on_step: Callable[[Progress], None] = lambda progress: None
     on_epoch: Callable[[int, int], None] = lambda epoch, step: None
@@ -110,69 +116,67 @@ class Run:
         return self.max_steps or self.steps_per_epoch * self.epochs
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What is known after a step."""
-
-    step: int  # steps done, from 1
-    total: int
-    epoch: int  # from 0
-    outputs: list[LossOutput]  # one a part of the batch
-    loss: Tensor  # their mean, detached
-    learning_rates: dict[str, float]
-    grad_norm: Tensor
-    data_seconds: float  # waited for pixels and views in this step
-    began: float  # time.perf_counter() at its start; the device may be at work on it still
-
-
-def train(run: Run, stop: StopFlag) -> None:
+def train(run: Run, stop: StopFlag, world: World = World()) -> None:
     """Train to the end, from the checkpoint where there is one.
 
     Raises:
         Stopped: a signal asked for it; the checkpoint is written.
-        DataError: there are fewer images than one batch takes.
+        DataError: there are fewer images than one batch takes; or they could not be read.
+        StudyError: the ranks cannot share a batch evenly.
         CheckpointError: the checkpoint is of another run.
+        CollapseError, CapacityError: see `Stepper`.
     """
-    per_epoch = run.steps_per_epoch
-    total = run.total_steps
-    if per_epoch == 0:
-        raise DataError(f"training: {len(run.source)} images are fewer than one batch of {run.batch_size}; lower the batch size")
+    check_batch(run, world.size)
     keep_memory()
-    start = _restore(run)
-    order, partners, ordered_epoch = None, None, None
+    stepper, total = Stepper(run, world.size, world.rank), run.total_steps
+    start = _restore(run, stepper)
+    end = run.steps_per_epoch * run.last_epoch if run.last_epoch else total
+    clock = Clock(run.checkpoint_every, run.steps_per_epoch)
     run.module.train()
-    end = per_epoch * run.last_epoch if run.last_epoch else total
-    for step in range(start, end):
-        epoch, within = divmod(step, per_epoch)
-        if epoch != ordered_epoch:
-            order, ordered_epoch = epoch_order(len(run.source), run.seed, epoch), epoch
-            partners = run.pairs.partners(run.seed, epoch) if run.pairs else None
-        positions = order[within * run.batch_size : (within + 1) * run.batch_size]
-        run.on_step(_step(run, positions, partners, step, total, epoch))
-
-        done = step + 1
-        epoch_ends = done % per_epoch == 0
-        if epoch_ends:
-            run.on_epoch(epoch, done)
-            run.module.train()
-        if run.checkpoint and done < end:
-            due = epoch_ends and (epoch + 1) % run.checkpoint_every == 0
-            if due or stop.signum is not None:
-                _save(run, done)
-        if stop.signum is not None and done < end:
-            raise Stopped(stop.signum, done, end)
+    with Feed(run, start, end, rank=world.rank, ranks=world.size) as feed:
+        for prepared in feed:
+            run.on_step(stepper(prepared, total))
+            done = prepared.step + 1
+            if done % run.steps_per_epoch == 0:
+                run.on_epoch(prepared.epoch, done)
+                run.module.train()
+            # All ranks do the same: a signal, or rank 0's clock, may have come to one of them alone.
+            signum, due = world.agree(stop.signum or 0, int(clock.due(done)) if world.leads else 0)
+            if run.checkpoints and (signum or due) and done < end:
+                _save(run, stepper, done, world)
+                clock.written()
+            if signum and done < end:
+                raise Stopped(signum, done, end)
 
 
-def seconds_per_step(run: Run) -> float:
+def check_batch(run: Run, ranks: int) -> None:
+    """Refuse a batch that cannot be made.
+
+    Raises:
+        DataError: there are fewer images than one batch takes.
+        StudyError: it cannot be split evenly over the ranks.
+    """
+    if run.steps_per_epoch == 0:
+        raise DataError(f"training: {len(run.source)} images are fewer than one batch of {run.batch_size}; lower the batch size")
+    if ranks > 1 and run.batch_size % (ranks * run.accumulate):
+        unit = ranks * run.accumulate
+        allowed = sorted({max(unit, run.batch_size // unit * unit), (run.batch_size // unit + 1) * unit})
+        raise StudyError(
+            f"pretrain.batch_size: is {run.batch_size}, which {ranks} processes with accumulate: {run.accumulate} cannot share evenly; "
+            f"allowed: multiples of {unit}, such as {' or '.join(map(str, allowed))}"
+        )
+
+
+def seconds_per_step(run: Run, world: World = World()) -> float:
     """How long a step takes on this machine, tried on two steps that are then undone: the run starts as if they had not been."""
+    check_batch(run, world.size)
     weights = {name: tensor.clone() for name, tensor in run.module.state_dict().items()}
-    partners = run.pairs.partners(run.seed, 0) if run.pairs else None
     run.module.train()
+    stepper, feed = Stepper(run, world.size, world.rank), Feed(run, 0, 1, rank=world.rank, ranks=world.size)
+    prepared = feed.prepare(0)
     for _ in range(2):  # the first one is slower: libraries choose their kernels
         began = time.perf_counter()
-        _step(run, torch.arange(min(run.batch_size, len(run.source))), partners, 0, 1, 0)
-        if run.device.type == "cuda":
-            torch.cuda.synchronize(run.device)
+        stepper(prepared, 1)
         seconds = time.perf_counter() - began
     run.module.load_state_dict(weights)
     run.optimizer.state.clear()
@@ -182,75 +186,32 @@ def seconds_per_step(run: Run) -> float:
 
 def drawn_at(run: Run, step: int) -> list[Drawn]:
     """What the forward passes of a step get, one a part: drawn as training draws it. Seeds the global generators as training does."""
-    epoch, within = divmod(step, run.steps_per_epoch)
-    positions = epoch_order(len(run.source), run.seed, epoch)[within * run.batch_size : (within + 1) * run.batch_size]
-    partners = run.pairs.partners(run.seed, epoch)[positions] if run.pairs else None
-    parameters = _parameters(run, step, len(positions))
-    seed_global(run.seed, "step", step)
-    return [
-        _draw(run, positions[part], None if partners is None else partners[part], parameters, part)
-        for part in _parts(len(positions), run.accumulate)
-    ]
+    prepared = Feed(run, step, step + 1).prepare(step)
+    seed_global(run.seed, "step", step, 0)
+    return [draw(run, part) for part in prepared.parts]
 
 
-def _parameters(run: Run, step: int, samples: int) -> list[dict[str, Tensor]]:
-    """Those of each view of a step, for the whole batch and apart from their use: a function of (seed, step, view) alone."""
-    return [plan.policy.sample(samples, torch_generator(run.seed, "views", step, view)) for view, plan in enumerate(run.views)]
+def _save(run: Run, stepper: Stepper, step: int, world: World) -> None:
+    """All ranks have the same state; rank 0 writes it, and the others wait: one that ended before would have torchrun end all."""
+    if world.leads:
+        state = {"module": run.module.state_dict(), "optimizer": run.optimizer.state_dict(), "stepper": stepper.state_dict()}
+        state |= {name: part.state_dict() for name, part in run.extra_state.items()}
+        run.checkpoints.save(step, inputs=run.inputs, state=state, surroundings=surroundings(run, world))
+    world.wait()
 
 
-def _step(run: Run, positions: Tensor, partners: Tensor | None, step: int, total: int, epoch: int) -> Progress:
-    began, data_seconds = time.perf_counter(), 0.0
-    parameters = _parameters(run, step, len(positions))
-    seed_global(run.seed, "step", step)  # for layers that read the global generators, such as dropout
-    rates = set_learning_rates(run.optimizer, step, total, run.warmup_steps, run.final_lr)
-    run.before_step(step, total)
-    run.optimizer.zero_grad(set_to_none=True)
-    outputs, parts = [], _parts(len(positions), run.accumulate)
-    for part in parts:
-        started = time.perf_counter()
-        drawn = _draw(run, positions[part], None if partners is None else partners[positions[part]], parameters, part)
-        data_seconds += time.perf_counter() - started
-        with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.precision == torch.bfloat16):
-            outputs.append(run.forward(drawn))
-        (outputs[-1].loss * (part.stop - part.start) / len(positions)).backward()
-    grad_norm = torch.nn.utils.get_total_norm([p.grad for p in run.module.parameters() if p.grad is not None])
-    run.optimizer.step()
-    run.after_step(step, total)
-    loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    return Progress(step + 1, total, epoch, outputs, loss, rates, grad_norm, data_seconds, began)
+def surroundings(run: Run, world: World) -> dict[str, Any]:
+    """What may change when a run goes on, and is then said: the numbers are no longer the same bit by bit."""
+    return {"processes": world.size, "device": run.device.type, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _parts(samples: int, parts: int) -> list[slice]:
-    size = -(-samples // parts)
-    return [slice(start, min(start + size, samples)) for start in range(0, samples, size)]
-
-
-def _draw(run: Run, positions: Tensor, partners: Tensor | None, parameters: list[dict[str, Tensor]], part: slice) -> Drawn:
-    """The views of some samples of a batch; `parameters` are those of the whole batch."""
-    batch, others, related = run.source.batch(positions).to(run.device), None, None
-    if partners is not None:
-        found = partners >= 0
-        related = found.to(run.device)
-        others = run.source.batch(torch.where(found, partners, positions)).to(run.device)
-    views = [
-        plan.policy.apply(others if plan.related else batch, {name: value[part] for name, value in drawn.items()}, plan.size)
-        for plan, drawn in zip(run.views, parameters, strict=True)
-    ]
-    return Drawn(views, batch, related)
-
-
-def _save(run: Run, step: int) -> None:
-    state = {"module": run.module.state_dict(), "optimizer": run.optimizer.state_dict()}
-    state |= {name: part.state_dict() for name, part in run.extra_state.items()}
-    save_checkpoint(run.checkpoint, step=step, inputs=run.inputs, state=state)
-
-
-def _restore(run: Run) -> int:
-    if run.checkpoint is None or not run.checkpoint.exists():
+def _restore(run: Run, stepper: Stepper) -> int:
+    loaded = None if run.checkpoints is None else run.checkpoints.load(run.inputs)
+    if loaded is None:
         return 0
-    step, state = load_checkpoint(run.checkpoint, run.inputs)
-    run.module.load_state_dict(state["module"], strict=True)
-    run.optimizer.load_state_dict(state["optimizer"])
+    run.module.load_state_dict(loaded.state["module"], strict=True)
+    run.optimizer.load_state_dict(loaded.state["optimizer"])
+    stepper.load_state_dict(loaded.state["stepper"])
     for name, part in run.extra_state.items():
-        part.load_state_dict(state[name])
-    return step
+        part.load_state_dict(loaded.state[name])
+    return loaded.step

@@ -1,4 +1,4 @@
-"""A request to stop: SIGTERM and SIGINT set a flag, which the loop reads between two steps."""
+"""A request to stop: SIGTERM, SIGINT and SLURM's USR1 set a flag, which the loop reads between two steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+
+_SIGNALS = [signal.SIGTERM, signal.SIGINT]
+if hasattr(signal, "SIGUSR1"):  # what `#SBATCH --signal=USR1@120` sends; Windows has none
+    _SIGNALS.append(signal.SIGUSR1)
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
@@ -31,12 +35,12 @@ class StopFlag:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopFlag]:
-    """Within the block SIGTERM and SIGINT only set the flag. Outside of the main thread no handler can be set and none is."""
+    """Within the block SIGTERM, SIGINT and SIGUSR1 only set the flag. Outside of the main thread no handler can be set and none is."""
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {signum: signal.signal(signum, flag.set) for signum in (signal.SIGTERM, signal.SIGINT)}
+    before = {signum: signal.signal(signum, flag.set) for signum in _SIGNALS}
     try:
         yield flag
     finally:

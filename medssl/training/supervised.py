@@ -179,9 +179,9 @@ def _run(
     positives = float(labels.sum())
     weight = torch.where(labels == 1, len(labels) / (2 * positives), len(labels) / (2 * (len(labels) - positives)))
 
-    def forward(drawn: Drawn) -> _Loss:
+    def forward(module: nn.Module, drawn: Drawn) -> _Loss:
         at = torch.tensor([position[row] for row in drawn.pixels.row.tolist()], device=recipe.device)
-        loss = F.binary_cross_entropy_with_logits(model(drawn.views[0]).float(), labels[at], weight=weight[at])
+        loss = F.binary_cross_entropy_with_logits(module(drawn.views[0]).float(), labels[at], weight=weight[at])
         return _Loss(loss, {})
 
     optimizer = Recipe(name="adamw", base_lr=recipe.lr, scaling="none", weight_decay=recipe.weight_decay)

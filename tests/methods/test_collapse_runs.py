@@ -56,6 +56,7 @@ def watch(
             out = (forward or method)(Batch([toy.view(batch, generator) for _ in range(views)]))
             optimizer.zero_grad()
             out.loss.backward()
+            method.after_backward(step, steps)
             optimizer.step()
             method.after_step(step, steps)
             monitor.update(out)

@@ -13,7 +13,7 @@ from medssl.errors import StudyError
 from medssl.methods import METHODS, Batch, Method, build_method, method_settings
 from medssl.models.weights import init_stream
 from medssl.seeds import seed_global, torch_generator
-from medssl.training.checkpoint import load_checkpoint, save_checkpoint
+from medssl.training.checkpoint import Checkpoints
 from medssl.training.optimizers import build_optimizer, set_learning_rates
 
 NAMES = list(METHODS)
@@ -85,6 +85,7 @@ def train(method: Method, optimizer, steps: range, total: int) -> list[Tensor]:
         optimizer.zero_grad(set_to_none=True)
         loss = method(toy_batch(method, step)).loss
         loss.backward()
+        method.after_backward(step, total)
         optimizer.step()
         method.after_step(step, total)
         losses.append(loss.detach())
@@ -150,11 +151,12 @@ def test_resume_is_exact(name, changes, tmp_path):
     optimizer = optimizer_of(first, 0.1)
     train(first, optimizer, range(5), 8)
     state = {"module": first.state_dict(), "optimizer": optimizer.state_dict()}
-    save_checkpoint(tmp_path / "checkpoint.pt", step=5, inputs={}, state=state)
+    Checkpoints(tmp_path).save(5, inputs={}, state=state, surroundings={})
 
     second = build(name, **changes)
     optimizer = optimizer_of(second, 0.1)
-    step, state = load_checkpoint(tmp_path / "checkpoint.pt", {})
+    loaded = Checkpoints(tmp_path).load({})
+    step, state = loaded.step, loaded.state
     second.load_state_dict(state["module"], strict=True)
     optimizer.load_state_dict(state["optimizer"])
     assert train(second, optimizer, range(step, 8), 8) == expected[5:]

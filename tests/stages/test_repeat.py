@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ARM = ["--arm", "in_domain", "--set", "tracking.enabled=false"]
+ARM = ["--arm", "in_domain", "--set", "tracking.enabled=false", "--set", "pretrain.checkpoint.every=3 steps"]
 
 
 def command(study: Path, *more: str) -> list[str]:

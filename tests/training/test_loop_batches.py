@@ -16,6 +16,7 @@ from medssl.data.pairs import RelatedImages, related_images
 from medssl.methods import Batch, Method, build_method
 from medssl.methods.simsiam import SimSiamSettings
 from medssl.methods.simtriplet import SimTripletSettings
+from medssl.training.checkpoint import Checkpoints
 from medssl.training.loop import Run, ViewPlan, drawn_at, train
 from medssl.training.optimizers import build_optimizer
 from medssl.training.stop import StopFlag, Stopped
@@ -63,7 +64,7 @@ def make_run(source, method: Method, **changes) -> Run:
     policy = build_policy(policy_settings({"policy": "chest_xray"}))
     values = {
         "module": method,
-        "forward": lambda drawn: method(Batch(drawn.views, drawn.related)),
+        "forward": lambda module, drawn: module(Batch(drawn.views, drawn.related)),
         "optimizer": build_optimizer(method.recipe, method.parameter_groups(), 0.05),
         "source": source,
         "views": [ViewPlan(policy, 12, view.related) for view in method.view_spec().views],
@@ -87,7 +88,7 @@ def shown(source, pairs, **changes) -> dict[int, dict[int, tuple[int, bool]]]:
     seen, epoch = defaultdict(dict), []
     method = simtriplet()
 
-    def forward(drawn):
+    def forward(module, drawn):
         for i, row in enumerate(drawn.pixels.row.tolist()):
             assert torch.equal(drawn.views[0][i], whole[row])
             assert torch.equal(drawn.views[2][i], whole[row])
@@ -131,11 +132,11 @@ def test_with_related_views_a_stopped_run_ends_bitwise_the_same(source, pairs, t
     train(whole, StopFlag())
 
     stop = StopFlag()
-    first = make_run(source, simtriplet(), pairs=pairs, checkpoint=tmp_path / "c.pt")
+    first = make_run(source, simtriplet(), pairs=pairs, checkpoints=Checkpoints(tmp_path / "c"))
     first.on_step = lambda progress: progress.step == at and stop.set(signal.SIGTERM)
     with pytest.raises(Stopped):
         train(first, stop)
-    second = make_run(source, simtriplet(), pairs=pairs, checkpoint=tmp_path / "c.pt")
+    second = make_run(source, simtriplet(), pairs=pairs, checkpoints=Checkpoints(tmp_path / "c"))
     train(second, StopFlag())
     assert all(torch.equal(*both) for both in zip(tensors(whole), tensors(second), strict=True))
 
@@ -192,8 +193,8 @@ def test_a_resumed_run_goes_on_with_the_same_rates(source, tmp_path, at):
             stop.set(signal.SIGTERM)
 
     with pytest.raises(Stopped):
-        train(make_run(source, simsiam(), checkpoint=tmp_path / "c.pt", on_step=on_step), stop)
-    last = make_run(source, simsiam(), checkpoint=tmp_path / "c.pt", on_step=lambda p: parts.append(p.learning_rates))
+        train(make_run(source, simsiam(), checkpoints=Checkpoints(tmp_path / "c"), on_step=on_step), stop)
+    last = make_run(source, simsiam(), checkpoints=Checkpoints(tmp_path / "c"), on_step=lambda p: parts.append(p.learning_rates))
     train(last, StopFlag())
     assert parts == whole
     assert [rates["predictor"] for rates in whole] == [0.05] * 15
@@ -205,7 +206,7 @@ def test_what_a_step_will_draw_is_what_it_draws(source, pairs):
     seen = []
     method = simtriplet()
 
-    def forward(drawn):
+    def forward(module, drawn):
         seen.append(drawn)
         return method(Batch(drawn.views, drawn.related))
 

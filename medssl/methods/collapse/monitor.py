@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medssl.methods.base import Output
 from medssl.methods.collapse import figures
+from medssl.training.collectives import gather_rows, world_size
 
 ROWS = 1024
 
@@ -54,8 +55,14 @@ class CollapseMonitor:
         self._held = {"z": torch.zeros(rows, dim), "features": torch.zeros(rows, feature_dim)}
         self._seen = 0
 
+    @property
+    def images(self) -> int:
+        """How many were put in, of which the last `rows` are held."""
+        return self._seen
+
     def update(self, output: Output) -> None:
-        """Put in one forward pass; the oldest rows make room. No value is read, so nothing waits for the device.
+        """Put in one forward pass, with the rows of all ranks; the oldest rows make room. No value is read, so nothing waits for the
+        device.
 
         Raises:
             ValueError: z, p or the features have another shape than (views, n, width), or another width, or another n.
@@ -68,9 +75,9 @@ class CollapseMonitor:
         rows = {name: value[0].detach().float() for name, value in views.items()}
         if len(output.z) > 1:
             rows["alignment"] = figures.squared_distances(output.z[0].detach(), output.z[1].detach())
-        for name, value in rows.items():
+        for name, value in _of_all_ranks(rows).items():
             self._put(name, value)
-        self._seen += output.z.shape[1]
+        self._seen += output.z.shape[1] * world_size()
 
     def report(self) -> dict[str, float]:
         """The figures of the rows held, by name; `figures` says what each is.
@@ -131,6 +138,15 @@ class CollapseMonitor:
         value = value[-self.rows :]
         buffer[torch.arange(end - len(value), end, device=value.device) % self.rows] = value
         self._held[name] = buffer
+
+
+def _of_all_ranks(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows (n, width) or (n,) of all ranks, in rank order; they travel together, since a message costs more than its bytes."""
+    if world_size() == 1:
+        return rows
+    flat = [value.reshape(len(value), -1) for value in rows.values()]
+    parts = gather_rows(torch.cat(flat, dim=1)).split([value.shape[1] for value in flat], dim=1)
+    return {name: part.reshape(-1, *rows[name].shape[1:]) for name, part in zip(rows, parts, strict=True)}
 
 
 def _spread(x: Tensor, *, mean: bool) -> dict[str, Tensor]:

@@ -1,0 +1,193 @@
+"""Two ranks that share each batch learn what one process learns, whatever the method."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medssl.errors import StudyError
+from medssl.methods import METHODS, Batch, Method, build_method, method_settings
+from medssl.methods.collapse import CollapseMonitor
+from medssl.methods.moco import in_groups
+from medssl.models.weights import init_stream
+from medssl.seeds import seed_global, torch_generator
+from medssl.training.collectives import own_rows, world_size
+from medssl.training.sync_batch_norm import synchronize_batch_norm
+
+RANKS = runpy.run_path(str(Path(__file__).parents[1] / "training" / "ranks.py"))
+SIZE, ROWS, STEPS, CPU = 2, 32, 20, torch.device("cpu")
+
+# Sizes for a toy. Settings that change what rows have to do with each other are cases of their own.
+SMALL = {
+    "simsiam": {"projector_dim": 16, "projector_hidden": 16},
+    "simtriplet": {"projector_dim": 16, "projector_hidden": 16},
+    "byol": {"projector_hidden": 16, "projector_dim": 8, "predictor_hidden": 16, "momentum": 0.9},
+    "moco": {"projector_dim": 8, "queue_size": 128, "momentum": 0.9, "bn_group": 8},
+    "simclr": {"projector_hidden": 16, "projector_dim": 8},
+    "swav": {"projector_hidden": 16, "projector_dim": 8, "prototypes": 12, "freeze_steps": 4},
+    "barlow_twins": {"projector_widths": [16, 16]},
+}
+CASES: dict[str, tuple[str, dict]] = {name: (name, {}) for name in METHODS} | {
+    "swav with queue": ("swav", {"queue_size": 64, "queue_from": 0.1, "small_views": 1, "small_size": 0.5}),
+    "moco, one group a rank": ("moco", {"bn_group": 16}),
+}
+# Barlow Twins' loss is a sum over channels, some 20 here, where SGD needs a lower rate.
+RATES = {"barlow_twins": 0.002}
+
+
+class TinyEncoder(nn.Sequential):
+    feature_dim = 12
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 8, 3, 2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(8, 12, 3, 2, bias=False),
+            nn.BatchNorm2d(12),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+
+def build(case: str) -> Method:
+    name, settings = CASES[case]
+    with init_stream(0):
+        encoder = TinyEncoder()
+    return build_method(method_settings({"name": name} | SMALL[name] | settings), encoder, seed=0).train()
+
+
+def batch_of(method: Method, step: int) -> Batch:
+    """This rank's rows of a step's batch. Every fourth sample has no related image."""
+    own, generator = own_rows(ROWS // world_size()), torch_generator(0, "batch", step)
+    views = method.view_spec().views
+    images = torch.rand(ROWS, 1, 12, 12, generator=generator)
+    # The ranks' images differ, so that statistics of one rank alone would be others.
+    images[ROWS // 2 :] = images[ROWS // 2 :] * 0.5 + 0.4
+    made = [images + 0.2 * torch.randn(images.shape, generator=generator) for _ in views]
+    made = [x[..., : int(12 * view.size), : int(12 * view.size)][own] for x, view in zip(made, views, strict=True)]
+    return Batch(made, (torch.arange(ROWS) % 4 > 0)[own] if method.pairs else None)
+
+
+def trained(case: str, *, alone: bool = False) -> dict[str, object]:
+    """Losses and logs of 20 steps as this rank has them, and what they leave behind. `alone`: BN is not synchronised."""
+    method, losses, logs = build(case), [], []
+    if method.sync_batch_norm and not alone:
+        synchronize_batch_norm(method, CPU)
+    called = method if world_size() == 1 else nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
+    monitor = CollapseMonitor(method.dim, 12, rows=48)
+    parameters = [parameter for one in method.parameter_groups() for parameter in one["params"]]
+    optimizer = torch.optim.SGD(parameters, lr=RATES.get(CASES[case][0], 0.02), momentum=0.9, weight_decay=1e-4)
+    for step in range(STEPS):
+        seed_global(0, "step", step, own_rows(1).start)
+        method.before_step(step, STEPS)
+        optimizer.zero_grad(set_to_none=True)
+        output = called(batch_of(method, step))
+        output.loss.backward()
+        method.after_backward(step, STEPS)
+        optimizer.step()
+        method.after_step(step, STEPS)
+        monitor.update(output)
+        losses.append(output.loss.detach())
+        logs.append(torch.stack(list(output.logs.values())))
+    return {
+        "losses": torch.stack(losses),
+        "logs": torch.stack(logs),
+        "state": {name: value.clone() for name, value in method.state_dict().items()},
+        "report": monitor.report(),
+        "monitor": monitor.state_dict(),
+    }
+
+
+def refusals() -> dict[str, str]:
+    """The queue that a batch does not fit into: 32 rows of two ranks."""
+    said = {}
+    for name, settings in (("moco", {"queue_size": 48}), ("swav", {"queue_size": 24, "queue_from": 0.0})):
+        method = build_method(method_settings({"name": name} | SMALL[name] | settings), TinyEncoder(), seed=0).train()
+        method.before_step(0, 10)
+        try:
+            method(batch_of(method, 0))
+        except StudyError as error:
+            said[name] = str(error)
+    return said
+
+
+def group_means(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """A network whose output says which rows were together."""
+    return rows * 2, rows.mean().expand(len(rows))
+
+
+def worker() -> None:
+    number, folder = RANKS["joined_rank"]()
+    found: dict[str, object] = {case: trained(case) for case in CASES}
+    found["unsynchronised"] = trained("simsiam", alone=True)
+    found["refusals"] = refusals()
+    seed_global(number)
+    found["groups"] = in_groups(group_means, torch.arange(float(ROWS))[own_rows(ROWS // SIZE), None], 8, shuffle=True)
+    torch.save(found, folder / f"{number}.pt")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("ranks")
+    RANKS["run_ranks"](__file__, folder, SIZE)
+    return [torch.load(folder / f"{number}.pt") for number in range(SIZE)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small lose time to more threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one_process() -> dict[str, dict]:
+    return {case: trained(case) for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_have_the_losses_of_one_process(found, one_process, case):
+    expected, ranks = one_process[case], [one[case] for one in found]
+    losses, logs = (torch.stack([rank[key] for rank in ranks]).mean(dim=0) for key in ("losses", "logs"))
+    print(case, "losses", float((losses - expected["losses"]).abs().max()), expected["losses"][[0, -1]].tolist())
+    torch.testing.assert_close(losses, expected["losses"], atol=1e-4, rtol=1e-5)
+    assert (expected["losses"][0] - expected["losses"][-1]).abs() > 1e-2  # it has learnt something
+    if case != "moco, one group a rank" and not case.startswith("moco"):
+        torch.testing.assert_close(logs, expected["logs"], atol=2e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_end_with_the_parameters_of_one_process(found, one_process, case):
+    expected, ranks, method = one_process[case]["state"], [one[case]["state"] for one in found], build(case)
+    start, names = method.state_dict(), {name for name, _ in method.named_parameters()}
+    # Where BN is not synchronised, its running statistics are each rank's own.
+    statistics = {name for name in expected if "running_" in name or "num_batches" in name}
+    worst = 0
+    for name in set(expected) - (set() if method.sync_batch_norm else statistics):
+        assert torch.equal(ranks[0][name], ranks[1][name]), name
+        worst = max(worst, float((ranks[0][name].double() - expected[name]).abs().max()))
+        torch.testing.assert_close(ranks[0][name], expected[name], atol=2e-4, rtol=1e-4, msg=name)
+    print(case, "state", worst)
+    assert any((expected[name] - start[name]).abs().max() > 1e-2 for name in names)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_rank_has_the_monitor_of_one_process(found, one_process, case):
+    expected = one_process[case]
+    for one in found:
+        print(case, {k: abs(one[case]["report"][k]-v) for k, v in expected["report"].items() if abs(one[case]["report"][k]-v) > 1e-5})
+        assert one[case]["report"] == pytest.approx(expected["report"], rel=1e-4, abs=1e-4)
+        assert one[case]["monitor"]["seen"] == STEPS * ROWS
+        assert set(one[case]["monitor"]) == set(expected["monitor"])
+
+
+if __name__ == "__main__":
+    worker()
