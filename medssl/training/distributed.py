@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 
-from medssl.errors import LaunchError
+from medssl.errors import LaunchError, UserError
 from medssl.training.launch import Launch, launch_of
 
 _JOIN_SECONDS = 300  # until all processes must have come
@@ -45,6 +47,11 @@ class World:
     def leads(self) -> bool:
         """Whether this is rank 0, which alone writes, logs and speaks."""
         return self.rank == 0
+
+    @property
+    def knows_failure(self) -> bool:
+        """Whether another rank has said that it failed."""
+        return self._watch is not None and self._watch.failure is not None
 
     def join(self) -> None:
         """Meet the other processes.
@@ -247,7 +254,7 @@ def _lost_connection(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None = None, *, show: Callable[[str], None] | None = None) -> Iterator[World]:
+def joined(launch: Launch | None = None) -> Iterator[World]:
     """The world of this process, joined and left. Where the block fails on one rank, all ranks end within seconds, and say which.
 
     Raises:
@@ -259,6 +266,10 @@ def joined(launch: Launch | None = None, *, show: Callable[[str], None] | None =
         yield world
     except BaseException as error:
         if world.size > 1 and getattr(error, "signum", None) is None:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it at once, before this rank could say why it ends
+            if not isinstance(error, UserError | KeyboardInterrupt) and not world.knows_failure:
+                traceback.print_exc()
             told = world.failed(error)
             world._watch.stop()
             raise LaunchError(told) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import time
 from dataclasses import dataclass
@@ -51,9 +52,7 @@ class Stepper:
         self._scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == torch.float16)
         self._skipped = self._in_a_row = 0
         # Buffers are the same on all ranks, since batch statistics are: nothing has to be sent.
-        self._called: nn.Module = (
-            nn.parallel.DistributedDataParallel(run.module, broadcast_buffers=False) if ranks > 1 else run.module
-        )
+        self._called = _shared(run.module) if ranks > 1 else run.module
 
     def __call__(self, prepared: Prepared, total: int) -> Progress:
         """Do one step.
@@ -155,6 +154,13 @@ class Stepper:
         self._skipped, self._in_a_row = state["skipped"], state["in_a_row"]
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
+
+
+def _shared(module: nn.Module) -> nn.Module:
+    """`module` with its gradients averaged over ranks. Newer torch has another name for the same switch."""
+    wrapper = nn.parallel.DistributedDataParallel
+    names = inspect.signature(wrapper.__init__).parameters
+    return wrapper(module, **{"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False})
 
 
 def draw(run: Run, part: Part) -> Drawn:

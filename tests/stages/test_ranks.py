@@ -18,12 +18,14 @@ ARM = ["--arm", "in_domain", "--set", "tracking.enabled=false", "--set", "pretra
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def command(study: Path, *more: str, ranks: int = 2, restarts: int = 0, epochs: int = 3) -> list[str]:
+def command(study: Path, *more: str, ranks: int = 2, restarts: int = 0, epochs: int = 5) -> list[str]:
     launcher = [sys.executable, "-m"]
     if ranks > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", f"--max-restarts={restarts}", "-m"]
-    every = ["--set", "pretrain.checkpoint.every=2 steps", "--set", f"pretrain.epochs={epochs}"]
-    return [*launcher, "medssl", "pretrain", "--config", str(study), *ARM, *every, *more]
+    # Untrained networks on so small a batch multiply the last bit of a sum at each step; this one at this rate hardly does.
+    sets = ["pretrain.checkpoint.every=2 steps", f"pretrain.epochs={epochs}", "encoder.backbone=resnet18"]
+    sets += ["pretrain.optimizer.base_lr=0.005"]
+    return [*launcher, "medssl", "pretrain", "--config", str(study), *ARM, *(f for one in sets for f in ("--set", one)), *more]
 
 
 def run(study: Path, *more: str, **how) -> subprocess.CompletedProcess:
@@ -76,7 +78,7 @@ def test_two_processes_have_the_losses_of_one(both, tmp_path, write_study):
     done = run(write_study(tmp_path), ranks=1)
     assert done.returncode == 0, done.stderr[-3000:]
     alone, shared = losses(tmp_path), losses(both)
-    assert list(alone) == list(shared) == list(range(1, 13))
+    assert list(alone) == list(shared) == list(range(1, 21))
     assert all(shared[step] == pytest.approx(alone[step], abs=1e-4) for step in alone)
 
 
@@ -94,7 +96,10 @@ def test_a_rank_that_dies_ends_the_other_which_says_so(tmp_path, write_study):
 def test_an_error_of_one_rank_ends_all_with_its_text(tmp_path, write_study):
     done = run(write_study(tmp_path), "--set", "pretrain.batch_size=15", epochs=1)
     assert done.returncode != 0
-    assert "pretrain.batch_size: is 15, which 2 processes with accumulate: 1 cannot share evenly; allowed: multiples of 2" in done.stderr
+    assert (
+        "pretrain.batch_size: is 15, which 2 processes with accumulate: 1 cannot share evenly; allowed: multiples of 2"
+        in done.stderr
+    )
 
 
 def test_torchrun_starts_them_again_and_the_encoder_is_the_same(both, tmp_path, write_study):
@@ -107,6 +112,7 @@ def test_torchrun_starts_them_again_and_the_encoder_is_the_same(both, tmp_path, 
     assert encoder_hash(tmp_path) == encoder_hash(both)
 
 
+@pytest.mark.long
 def test_stopped_gone_on_by_one_process_and_by_two_again(both, tmp_path, write_study):
     study = write_study(tmp_path)
     for steps, ranks in ((3, 2), (6, 1)):
