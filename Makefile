@@ -27,8 +27,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# A test computes on one thread (tests/conftest.py), so one worker a core; the tests of a file share what they set up.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope
 
 test-long: install
 	$(BIN)/python -m pytest -m long

@@ -197,7 +197,8 @@ def locate(
 @app.command()
 def reproduce(
     run_id: Annotated[
-        str, typer.Argument(help="An MLflow run id, or a run of the work folder such as pretrain-in_domain/001.", show_default=False)
+        str,
+        typer.Argument(help="An MLflow run id, or a run of the work folder such as pretrain-in_domain/001.", show_default=False),
     ],
     config: Config,
 ) -> None:

@@ -34,7 +34,9 @@ def choose_device(study: Study, local_rank: int | None = None) -> torch.device:
 def _of_rank(local_rank: int) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise StudyError(f"device: process {local_rank + 1} of this machine has no GPU, it has {count}; start {count} processes on it")
+        raise StudyError(
+            f"device: process {local_rank + 1} of this machine has no GPU, it has {count}; start {count} processes on it"
+        )
     return torch.device("cuda", local_rank)
 
 

@@ -104,6 +104,20 @@ def trained(case: str, *, alone: bool = False) -> dict[str, object]:
     }
 
 
+def autocast_loss(case: str) -> Tensor:
+    """Of the first batch, in bfloat16 where a method allows it."""
+    method = build(case)
+    if method.sync_batch_norm:
+        synchronize_batch_norm(method, CPU)
+    method.before_step(0, STEPS)
+    seed_global(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = method(batch_of(method, 0))
+    output.loss.backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
+    return output.loss.detach()
+
+
 def refusals() -> dict[str, str]:
     """The queue that a batch does not fit into: 32 rows of two ranks."""
     said = {}
@@ -126,6 +140,7 @@ def worker() -> None:
     number, folder = RANKS["joined_rank"]()
     found: dict[str, object] = {case: trained(case) for case in CASES}
     found["unsynchronised"] = trained("simsiam", alone=True)
+    found["autocast"] = {case: autocast_loss(case) for case in CASES}
     found["refusals"] = refusals()
     seed_global(number)
     found["groups"] = in_groups(group_means, torch.arange(float(ROWS))[own_rows(ROWS // SIZE), None], 8, shuffle=True)
@@ -181,6 +196,14 @@ def test_every_rank_has_the_monitor_of_one_process(found, one_process, case):
         assert one[case]["report"] == pytest.approx(expected["report"], rel=1e-5, abs=1e-5)
         assert one[case]["monitor"]["seen"] == STEPS * ROWS
         assert set(one[case]["monitor"]) == set(expected["monitor"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_autocast_changes_nothing_of_that(found, case):
+    """bfloat16 has eight bits, and the ranks' convolutions may round otherwise than one process's."""
+    loss = torch.stack([one["autocast"][case] for one in found]).mean()
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, autocast_loss(case), atol=1e-2, rtol=1e-2)
 
 
 def test_ranks_that_do_not_share_statistics_lose_the_way(found, one_process):

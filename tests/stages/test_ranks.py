@@ -102,6 +102,7 @@ def test_an_error_of_one_rank_ends_all_with_its_text(tmp_path, write_study):
     )
 
 
+@pytest.mark.long
 def test_torchrun_starts_them_again_and_the_encoder_is_the_same(both, tmp_path, write_study):
     process = start(write_study(tmp_path), restarts=1)
     wait_for(tmp_path, 5, process)
