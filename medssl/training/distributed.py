@@ -64,12 +64,13 @@ class World:
         cuda = torch.cuda.is_available()
         if cuda:
             torch.cuda.set_device(self.local_rank % torch.cuda.device_count())
-        os.environ.update(
-            MASTER_ADDR=self.launch.address, MASTER_PORT=str(self.launch.port), RANK=str(self.rank), WORLD_SIZE=str(self.size)
-        )
         try:
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=datetime.timedelta(seconds=_COLLECTIVE_SECONDS)
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=dist.PrefixStore(f"group/{self.launch.attempt}", self._store()),
+                rank=self.rank,
+                world_size=self.size,
+                timeout=datetime.timedelta(seconds=_COLLECTIVE_SECONDS),
             )
         except (RuntimeError, ValueError) as problem:
             raise LaunchError(
@@ -78,6 +79,13 @@ class World:
             ) from problem
         self._watch = Watchdog(self.launch)
         self._watch.start()
+
+    def _store(self) -> dist.Store:
+        """Where ranks leave their addresses. torchrun holds one through all restarts: without the attempt in its keys (see `join`) a
+        rank that is quicker than rank 0 would connect to the address that rank 0 had before."""
+        holds = self.leads and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        limit = datetime.timedelta(seconds=_JOIN_SECONDS)
+        return dist.TCPStore(self.launch.address, self.launch.port, None, is_master=holds, timeout=limit)
 
     def leave(self) -> None:
         """Wait for the others at the end of a run that went well."""
