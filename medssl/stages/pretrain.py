@@ -26,6 +26,7 @@ from medssl.stages.encoders import initial_encoder
 from medssl.stages.index import index
 from medssl.stages.pretraining import build_run, new_method, pair_settings, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
+from medssl.stages.record import log_record
 from medssl.stages.screen import bar, minutes, mute, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import check_fit, chosen_settings, log_views, tell_departures, tell_enlarged_crops
@@ -221,6 +222,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, w
         return
     with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=inputs, tags={"medssl.arm": arm}) as log:
         track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
+        if said := log_record(work, archive, log, init):
+            warn(f"pretrain: {arm}: {said}")
         if not resume:
             log_views(work, archive, rows, folder, log)
         with bar(f"pretrain {arm}", run.total_steps, done) as progress:

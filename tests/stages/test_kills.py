@@ -62,7 +62,7 @@ def disturbed(folder: Path, study: Path, signum: int, kills: int) -> tuple[int, 
 def check(whole: str, tmp_path: Path, write_study, signum: int, kills: int) -> None:
     done, halves = disturbed(tmp_path, write_study(tmp_path), signum, kills)
     print(f"{signal.Signals(signum).name}: {done} times, {halves} half-written checkpoints left behind")
-    assert done >= min(kills, 3)
+    assert done >= 0.8 * kills, "the run ended before most of them"
     assert encoder_hash(tmp_path) == whole
     assert not (tmp_path / "work/pretrain/in_domain/checkpoints").exists(), "a finished run keeps none"
 
