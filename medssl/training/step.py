@@ -51,7 +51,7 @@ class Stepper:
         self._kept = [buffer.clone() for buffer in run.module.buffers()]
         self._scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == torch.float16)
         self._skipped = self._in_a_row = 0
-        # Buffers are the same on all ranks, since batch statistics are: nothing has to be sent.
+        # No buffer is sent: batch statistics are those of all ranks, and where they are not, each rank keeps its own and rank 0's are saved.
         self._called = _shared(run.module) if ranks > 1 else run.module
 
     def __call__(self, prepared: Prepared, total: int) -> Progress:
