@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from medssl.cli import app
 from medssl.errors import StudyError, TrackingError
 from medssl.files import read_json, sha256_of_file, write_json
 from medssl.models.weights import InitRecord
 from medssl.stages.index import index
 from medssl.stages.past_run import find_run
+from medssl.stages.pretrain import pretrain
 from medssl.stages.record import git_state, log_record, machine_record, records
 from medssl.stages.reproduce import reproduce
 from medssl.stages.workspace import open_workspace
@@ -29,20 +32,17 @@ SETS = ["pretrain.epochs=1", "pretrain.method={name: simsiam, projector_dim: 16,
 FILE_INIT = InitRecord("file: w.safetensors", "a" * 64, 10)
 
 
-def medssl(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "medssl", *arguments], capture_output=True, text=True)
-
-
-def with_sets(sets: list[str]) -> list[str]:
-    return [part for value in sets for part in ("--set", value)]
+def shown(run: str, study: Path) -> tuple[int, str]:
+    """Exit code and output of `medssl reproduce`."""
+    done = CliRunner().invoke(app, ["reproduce", run, "--config", str(study)])
+    return done.exit_code, done.stdout
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, write_study) -> Path:
     """A study file whose in-domain arm was pretrained under other settings than those that stand in it."""
     study = write_study(tmp_path_factory.mktemp("trained"))
-    done = medssl("pretrain", "--config", str(study), "--arm", "in_domain", *with_sets(SETS))
-    assert done.returncode == 0, done.stderr
+    pretrain(open_workspace(study, SETS), arms=["in_domain"])
     return study
 
 
@@ -62,17 +62,18 @@ def events(folder: Path, kind: str) -> list[dict]:
 
 
 def test_the_printed_command_repeats_the_run_bit_by_bit(trained):
-    shown = medssl("reproduce", "pretrain-in_domain/001", "--config", str(trained))
-    assert (shown.returncode, shown.stderr) == (0, "")
-    command, *checks = shown.stdout.splitlines()
-    assert "  data: same" in checks
+    code, said = shown("pretrain-in_domain/001", trained)
+    assert code == 0
+    command, *checks = said.splitlines()
+    for what in ("data", "splits", "torch", "hardware"):
+        assert f"  {what}: same" in checks
     assert "  initial weights: same: random, drawn from the study's seed" in checks
     assert "  medssl: same" in checks
     assert "  study: same" in checks
     old = encoder_hash(trained.parent / "work")
     program, *arguments = shlex.split(command)
     assert program == "medssl"
-    again = medssl(*arguments)
+    again = subprocess.run([sys.executable, "-m", "medssl", *arguments], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert encoder_hash(trained.parent / "work-reproduced") == old == encoder_hash(trained.parent / "work")
 
@@ -89,9 +90,9 @@ def test_a_run_is_found_by_each_of_its_names(trained, tmp_path):
     uri = f"sqlite:///{work.folder}/mlflow.db"
     elsewhere = open_workspace(trained, [f"work_dir={tmp_path / 'other'}", f"tracking.uri={uri}"])
     for name in (run_id, events(log, "start")[0]["id"]):
-        shown = find_run(elsewhere, name)
-        assert (shown.study, shown.arm, shown.data_digest) == (local.study, local.arm, local.data_digest)
-        assert shown.records == local.records
+        kept = find_run(elsewhere, name)
+        assert (kept.study, kept.arm, kept.data_digest) == (local.study, local.arm, local.data_digest)
+        assert kept.records == local.records
     with pytest.raises(TrackingError, match=r"did you mean 'pretrain-in_domain/001'\?; the last runs are: index/001"):
         find_run(work, "pretrain-in_domian/001")
     with pytest.raises(TrackingError, match="is no run of this work folder or its tracker"):
@@ -137,9 +138,9 @@ def test_changed_data_is_not_called_the_same(trained, tmp_path, capsys):
     work.mkdir(parents=True)
     (work / "study.yaml").write_bytes((log / "study.yaml").read_bytes())
     (work / "events.jsonl").write_text((log / "events.jsonl").read_text().replace(digest, "f" * 64))
-    shown = medssl("reproduce", "pretrain-other/001", "--config", str(trained))
-    assert shown.returncode == 2
-    assert f"data: differs: {'f' * 64} was, {digest} is now" in shown.stdout
+    code, said = shown("pretrain-other/001", trained)
+    assert code == 2
+    assert f"data: differs: {'f' * 64} was, {digest} is now" in said
 
 
 def test_a_record_says_what_the_run_was_made_with(indexed):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,3 +42,21 @@ def client(store_uri: str):
     from mlflow import MlflowClient
 
     return MlflowClient(store_uri)
+
+
+@pytest.fixture(scope="session")
+def outages() -> ModuleType:
+    """The module outages.py beside this file: pytest's importlib mode does not let a test import what stands beside it."""
+    spec = importlib.util.spec_from_file_location("medssl_tests_outages", Path(__file__).with_name("outages.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server(outages: ModuleType, tmp_path: Path) -> Iterator:
+    """An `outages.Server`, not started."""
+    server = outages.Server(tmp_path / "server")
+    yield server
+    server.kill()

@@ -242,7 +242,7 @@ def test_local_log_only(tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_three_processes_start_at_once_on_a_new_store(tmp_path):
+def test_three_processes_start_at_once_on_a_new_store(tmp_path, outages):
     code = """
 import sys, time
 from pathlib import Path
@@ -253,9 +253,9 @@ prepare_mlflow()
 time.sleep(max(0, begin - time.time()))
 with open_run(work / name, settings=TrackingSettings(None, "e", work), name=name, stage="pretrain", every=0.1) as log:
     log.dataset(name="shared", digest="1", source="card:shared", context="training", profile={})
-    for step in range(30):
-        log.metrics({"loss": step}, step)
-        time.sleep(0.02)
+    for step in range(300):
+        log.metrics({"loss": step, "knn": 1 / (step + 1), "nan": float("nan")}, step)
+        time.sleep(0.004)
 """
     begin = str(time.time() + 5)
     processes = [
@@ -271,8 +271,9 @@ with open_run(work / name, settings=TrackingSettings(None, "e", work), name=name
     client = MlflowClient(settings.store_uri)
     found = runs(client, settings)
     assert sorted(found) == ["a", "b", "c"]
-    for run in found.values():
-        assert [step for step, _ in history(client, run, "loss")] == list(range(30))
+    for name, run in found.items():
+        assert outages.stored(client, run) == outages.logged(tmp_path / name)
+        assert [step for step, _ in history(client, run, "loss")] == list(range(300))
         assert [i.dataset.name for i in run.inputs.dataset_inputs] == ["shared"]
 
 
