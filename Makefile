@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= configs/chest_xray.yaml
+# auto: as many as there are cores and memory for, see tests/conftest.py; 0 runs the tests one after the other.
+WORKERS ?= auto
+# A file stays on one process, because its tests share what was expensive to make. In the order of the folders the long files of
+# tests/stages start before the short ones of the later folders; xdist's own order would start the files with few but long tests last.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-long bench-reading bench-views bench-monitor lint format install clean
 
@@ -29,10 +34,10 @@ lint: install
 
 # A test computes on one thread (tests/conftest.py), so one worker a core; the tests of a file share what they set up.
 test: lint
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadscope
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-long: install
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 # Speed, side by side with peers in one run; about ten minutes.
 bench-reading: install
