@@ -168,6 +168,8 @@ class PretrainSettings(StrictModel):
     sync_batch_norm: bool = Field(
         default=True, description="BN over the batch of all processes, where the method does not need its own groups"
     )
+    recompute: bool = Field(default=False, description="Gradient checkpointing: less memory, a third more time, the same numbers")
+    compile: bool = Field(default=False, description="torch.compile of the encoder; says so and goes on without where it fails")
     clip_norm: float | None = Field(default=None, gt=0, description="Longest gradient, L2 over all parameters; null: as it comes")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 on a GPU, float16 where it lacks that, float32 on the CPU"

@@ -20,11 +20,12 @@ from medssl.methods import method_settings
 from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import EncoderCard, save_encoder
+from medssl.models.recompute import recompute_activations
 from medssl.models.weights import InitRecord
 from medssl.stages.devices import choose_device
 from medssl.stages.encoders import initial_encoder
 from medssl.stages.index import index
-from medssl.stages.pretraining import build_run, new_method, pair_settings, plan_of
+from medssl.stages.pretraining import build_run, new_method, pair_settings, plan_of, try_encoder
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.record import log_record
 from medssl.stages.screen import bar, minutes, mute, say, warn
@@ -33,6 +34,7 @@ from medssl.stages.views import check_fit, chosen_settings, log_views, tell_depa
 from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace, check_components
 from medssl.training.checkpoint import Checkpoints, describe, differences
+from medssl.training.compiling import compile_or_say
 from medssl.training.distributed import World
 from medssl.training.loop import check_batch, seconds_per_step, surroundings, train
 from medssl.training.stop import StopFlag, stop_on_signals
@@ -111,7 +113,7 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
     """What an arm's encoder depends on: settings that shape it, and digests of what it sees."""
     study = work.study
     shaping = study.pretrain.model_dump(
-        mode="json", exclude={"sources", "checkpoint", "log_every_steps", "knn_images", "collapse", "optimizer"}
+        mode="json", exclude={"sources", "checkpoint", "recompute", "log_every_steps", "knn_images", "collapse", "optimizer"}
     )
     plan = plan_of(study)
     return {
@@ -190,6 +192,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, w
     checkpoints = Checkpoints(folder / "checkpoints", keep=settings.checkpoint.keep, say=warn, force=force)
     run = build_run(work, archive, rows, method, plan, device, checkpoints=checkpoints, inputs=inputs)
     check_batch(run, world.size)
+    if settings.recompute:
+        say("pretrain", f"{arm}: {recompute_activations(encoder)} blocks compute their activations again instead of keeping them")
     monitor = CollapseMonitor(method.dim, encoder.feature_dim)
     judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
     run.extra_state = {"monitor": monitor, "judge": judge}
@@ -210,6 +214,8 @@ def _pretrain_arm(work: Workspace, archive: Archive, arm: str, stop: StopFlag, w
     say("pretrain", f"{arm}: {place(run.source, device, work.study.store.placement)}")
     if run.pairs is not None:
         say("pretrain", f"{arm}: {run.pairs.sentence()}")
+    if settings.compile and compile_or_say(encoder, lambda: try_encoder(encoder, run, world.size), warn):
+        say("pretrain", f"{arm}: the encoder is compiled")
     for sentence in method.cautions(len(rows), plan.batch_size // plan.accumulate):
         warn(f"pretrain: {plan.method.name}: {sentence}")
     if not resume:

@@ -196,6 +196,16 @@ def build_run(
     )
 
 
+def try_encoder(encoder: Encoder, run: Run, ranks: int) -> None:
+    """A forward and backward pass with images of the size that training has."""
+    size, rows = run.views[0].size, max(2, run.batch_size // run.accumulate // ranks)
+    images = torch.rand(rows, run.source.channels, size, size, device=run.device)
+    encoder.train()
+    with torch.autocast(run.device.type, dtype=run.precision, enabled=run.precision != torch.float32):
+        features = encoder(images)
+    features.float().square().mean().backward()
+
+
 def described(plan: Plan) -> dict[str, Any]:
     """A plan as plain values, every default written out, for logs and receipts."""
     value = {field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -83,6 +84,18 @@ def test_accumulated_and_warm_started(tmp_path, write_study):
     assert card.init.source.startswith("imagenet: efficientnet-lite0")
     assert card.init.sha256.startswith("57934424")
     assert card.samples_seen == records(work, "imagenet_in_domain")[-1]["step"] * 16
+
+
+def test_activations_that_are_computed_again_give_the_same_encoder(tmp_path, write_study, capsys):
+    digests = []
+    for recompute in ("false", "true"):
+        folder = tmp_path / recompute
+        study = write_study(folder, tracking={"enabled": False})
+        work = opened(study, folder, "simsiam", "pretrain.epochs=1", f"pretrain.recompute={recompute}")
+        pretrain(work, arms=["in_domain"])
+        digests.append(hashlib.sha256((encoder_folder(work, "in_domain") / "encoder.safetensors").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+    assert "16 blocks compute their activations again" in capsys.readouterr().out
 
 
 def test_the_recipe_is_the_methods_unless_the_study_says_otherwise(shared):
