@@ -349,7 +349,9 @@ def test_a_view_may_be_oblong(make_batch):
     torch.testing.assert_close(out, pixels.view(1, 1, 20, 10, 2).mean(-1), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["chest_xray", "ct_slice", "mr_slice", "dermatology"])
+@pytest.mark.parametrize(
+    "name", ["chest_xray", *(pytest.param(name, marks=pytest.mark.long) for name in ("ct_slice", "mr_slice", "dermatology"))]
+)
 def test_a_traced_graph_gives_the_same_views(batch_of, name):
     changes = {"jpeg": None}  # a step function of the pixels
     views, batch = build(name, **changes), batch_of(POLICIES[name], 4)

@@ -75,7 +75,7 @@ def on_both_sides(method: SimSiam, batch: Batch) -> Output:
     return output(loss, [first, second])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0])
 def test_a_healthy_run_raises_no_alarm(toy, seed):
     run = watched(toy, seed, 1200, HIGH_RATE)
     assert run.alarms == []
@@ -84,7 +84,7 @@ def test_a_healthy_run_raises_no_alarm(toy, seed):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3, 20))  # three more seeds are in the test above
+@pytest.mark.parametrize("seed", range(1, 20))  # one more seed is in the test above
 def test_no_healthy_run_raises_an_alarm_however_long(toy, seed):
     assert watched(toy, seed, 1200, HIGH_RATE).alarms == []
 
