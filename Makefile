@@ -10,7 +10,7 @@ WORKERS ?= auto
 # tests/stages start before the short ones of the later folders; xdist's own order would start the files with few but long tests last.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long bench-reading bench-views bench-monitor lint format install clean
+.PHONY: demo test test-long bench-reading bench-views bench-monitor bench-memory lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -51,6 +51,10 @@ bench-views: install
 # What the collapse monitor costs, as a share of a training step; about five minutes.
 bench-monitor: install
 	$(BIN)/python benchmarks/monitor.py
+
+# What a SimTriplet step keeps in memory, by stem and with gradient checkpointing; about five minutes.
+bench-memory: install
+	$(BIN)/python benchmarks/memory.py
 
 format: install
 	$(BIN)/ruff format .

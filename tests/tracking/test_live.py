@@ -167,6 +167,7 @@ def test_signals_end_a_run_as_killed(tmp_path, signal_number):
 import signal, sys, time
 from pathlib import Path
 from medssl.tracking import TrackingSettings, open_run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore it
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 work = Path(sys.argv[1])
 with open_run(work / "r", settings=TrackingSettings(None, "e", work, enabled=False), name="r", stage="x") as log:
