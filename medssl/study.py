@@ -5,13 +5,13 @@ Every key is explained where it stands in `configs/chest_xray.yaml`; `medssl con
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from medssl.errors import StudyError
+from medssl.intervals import interval_of
 from medssl.strict import StrictModel, check, near_miss, parse_yaml, read_yaml
 
 VERSION = 1
@@ -138,8 +138,7 @@ class CheckpointSettings(StrictModel):
     @field_validator("every")
     @classmethod
     def _is_an_interval(cls, value: str) -> str:
-        if not re.fullmatch(r"\s*[1-9]\d*\s*(s|min|h|steps?|epochs?)\s*", value):
-            raise ValueError(f"is {value!r}; allowed: 90s, 10min, 2h, 500 steps, 1 epoch")
+        interval_of(value)
         return value
 
 

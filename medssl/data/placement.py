@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -60,7 +59,7 @@ def _check_gpu(need: int, device: torch.device) -> None:
         )
 
 
-def _warm(files: list[Path], done: Callable[[], None] = lambda: None) -> None:
+def _warm(files: list[Path]) -> None:
     """Read files once in the background: the first step does not wait, and a step that comes first reads its own pages."""
 
     def read() -> None:
@@ -69,7 +68,6 @@ def _warm(files: list[Path], done: Callable[[], None] = lambda: None) -> None:
             with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
                 while file.read(_CHUNK):
                     pass
-        done()
 
     threading.Thread(target=read, name="medssl-warm", daemon=True).start()
 

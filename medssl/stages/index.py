@@ -40,7 +40,7 @@ def index(work: Workspace, *, fresh: bool = False, how: How = How()) -> Archive:
     archive, splits = work.folder / "archive", work.folder / "splits"
     _recover(archive)
     sources = [Source(work, name) for name in sorted(work.study.data)]
-    inputs = _archive_inputs(work, sources)
+    inputs = archive_inputs(work, sources)
     remade = fresh or not is_made_from(archive, inputs)
     if remade:
         journal = Journal(work.private, work.folder / "pixels")
@@ -51,10 +51,10 @@ def index(work: Workspace, *, fresh: bool = False, how: How = How()) -> Archive:
             summary = _make_archive(work, sources, journal, archive, inputs)
             log.metrics({f"index/{key}": value for key, value in summary.items() if isinstance(value, int)}, step=0)
             track_data(work, log, summary, sorted(work.study.data), "index")
-    split_inputs = _split_inputs(work, archive)
-    resplit = remade or not is_made_from(splits, split_inputs)
+    drawn_from = split_inputs(work, archive)
+    resplit = remade or not is_made_from(splits, drawn_from)
     if resplit:
-        _make_splits(work, archive, splits, split_inputs)
+        _make_splits(work, archive, splits, drawn_from)
     work.archive = open_archive(archive, splits)
     _tell(work.archive, remade or resplit)
     return work.archive
@@ -73,7 +73,7 @@ def index_part(work: Workspace, how: How) -> Archive | None:
 
     part, parts = how.shard
     sources = [Source(work, name) for name in sorted(work.study.data)]
-    name = f"{digest_of(_archive_inputs(work, sources))[:16]}-of-{parts}"
+    name = f"{digest_of(archive_inputs(work, sources))[:16]}-of-{parts}"
     _read(work, sources, Journal(work.private, work.folder / "pixels"), how)
     markers = work.private / "parts"
     markers.mkdir(exist_ok=True)
@@ -90,7 +90,8 @@ def index_part(work: Workspace, how: How) -> Archive | None:
     return made
 
 
-def _archive_inputs(work: Workspace, sources: list[Source]) -> dict[str, Any]:
+def archive_inputs(work: Workspace, sources: list[Source]) -> dict[str, Any]:
+    """What the archive is made from: today's files, the cards, the size of the store."""
     return {
         "format": [tables.VERSION, medssl.__version__],
         "store_size": work.study.store_size,
@@ -165,7 +166,8 @@ def _recover(place: Path) -> None:
         old.rename(place)
 
 
-def _split_inputs(work: Workspace, archive: Path) -> dict[str, Any]:
+def split_inputs(work: Workspace, archive: Path) -> dict[str, Any]:
+    """What the splits are drawn from."""
     receipt = read_receipt(archive)
     return {
         # All that the archive was made from: patients and published splits, which the content does not show, among it.

@@ -13,13 +13,14 @@ from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.archive import Archive
 from medssl.data.pairs import RelatedImages, related_images
 from medssl.errors import DataError, StudyError
+from medssl.intervals import interval_of
 from medssl.methods import METHODS, Batch, Method, View, build_method, method_settings
 from medssl.models.encoder import Encoder
 from medssl.stages.devices import choose_precision
 from medssl.stages.workspace import Workspace
 from medssl.strict import StrictModel
 from medssl.study import Study
-from medssl.training.checkpoint import Checkpoints, interval_of
+from medssl.training.checkpoint import Checkpoints
 from medssl.training.loop import Run, ViewPlan
 from medssl.training.optimizers import build_optimizer
 from medssl.training.recipe import Recipe, chosen_recipe

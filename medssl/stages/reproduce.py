@@ -138,7 +138,7 @@ def _compared(what: str, before: Any, now: Any) -> Check:
 def _data_checks(past: PastRun, work: Workspace) -> list[Check]:
     """Data and splits, where the archive in the work folder is that of today's files and the run's settings."""
     from medssl.data.archive import open_archive
-    from medssl.stages.index import _archive_inputs, _split_inputs
+    from medssl.stages.index import archive_inputs, split_inputs
     from medssl.stages.receipt import is_made_from, read_receipt
     from medssl.stages.sources import Source
 
@@ -149,7 +149,7 @@ def _data_checks(past: PastRun, work: Workspace) -> list[Check]:
         why = f"nothing is indexed in this work folder; `medssl index --config {work.study_file}` does it"
     else:
         try:
-            if not is_made_from(archive, _archive_inputs(work, [Source(work, name) for name in sorted(work.study.data)])):
+            if not is_made_from(archive, archive_inputs(work, [Source(work, name) for name in sorted(work.study.data)])):
                 why = (
                     "the archive here is not of today's files, the run's settings and this medssl; the repeated run makes its own"
                 )
@@ -159,7 +159,7 @@ def _data_checks(past: PastRun, work: Workspace) -> list[Check]:
         return [Check("data", "cannot be checked", why), Check("splits", "cannot be checked", why)]
     now = input_hashes(open_archive(archive, splits))
     data = _compared("data", recorded.get("data_digest") or past.data_digest, now["data_digest"])
-    if not is_made_from(splits, _split_inputs(work, archive)):
+    if not is_made_from(splits, split_inputs(work, archive)):
         return [data, Check("splits", "cannot be checked", "the splits here are not of the run's task and seed")]
     return [data, _compared("splits", recorded.get("splits_digest"), now["splits_digest"])]
 

@@ -96,6 +96,11 @@ class World:
         dist.destroy_process_group()
         self._watch = None
 
+    def unwatch(self) -> None:
+        """Be watched no more: this process ends, and the others know why."""
+        if self._watch is not None:
+            self._watch.stop()
+
     def agree(self, *values: int) -> tuple[int, ...]:
         """The largest of what all ranks say, value by value: called at the same place by all of them.
 
@@ -217,10 +222,6 @@ class Watchdog:
             time.sleep(0.05)
         return self.failure
 
-    def suspect(self) -> None:
-        """A sign that something is wrong, such as SIGTERM: a silent rank counts as lost sooner."""
-        self._trouble.set()
-
     def _run(self) -> None:
         beat, lost = 0, 0
         following, heard, since = (self._rank + 1) % self._size, "", time.monotonic()
@@ -273,15 +274,16 @@ def joined(launch: Launch | None = None) -> Iterator[World]:
     try:
         yield world
     except BaseException as error:
-        if world.size > 1 and getattr(error, "signum", None) is None:
-            with contextlib.suppress(ValueError):  # not in the main thread
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it at once, before this rank could say why it ends
-            if not isinstance(error, UserError | KeyboardInterrupt) and not world.knows_failure:
-                traceback.print_exc()
-            told = world.failed(error)
-            world._watch.stop()
-            raise LaunchError(told) from error
-        if world.size > 1:  # all have agreed to stop
-            world._watch.stop()
-        raise
+        if world.size == 1:
+            raise
+        if getattr(error, "signum", None) is not None:  # all have agreed to stop
+            world.unwatch()
+            raise
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it at once, before this rank could say why it ends
+        if not isinstance(error, UserError | KeyboardInterrupt) and not world.knows_failure:
+            traceback.print_exc()
+        told = world.failed(error)
+        world.unwatch()
+        raise LaunchError(told) from error
     world.leave()

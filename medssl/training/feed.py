@@ -6,6 +6,7 @@ all views, which are drawn for the global batch; each rank takes its own rows.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -65,11 +66,9 @@ class Feed:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         while self._thread.is_alive():  # it may wait for room
-            with_room = self._queue
-            try:
-                with_room.get_nowait()
-            except queue.Empty:
-                self._thread.join(timeout=0.05)
+            with contextlib.suppress(queue.Empty):
+                self._queue.get_nowait()
+            self._thread.join(timeout=0.05)
 
     def __iter__(self) -> Iterator[Prepared]:
         for _ in range(self._start, self._end):

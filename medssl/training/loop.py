@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from medssl.data.batches import PixelBatch, PixelSource
 from medssl.errors import DataError, StudyError
+from medssl.intervals import Interval
 from medssl.seeds import seed_global
-from medssl.training.checkpoint import Checkpoints, Clock, Interval
+from medssl.training.checkpoint import Checkpoints, Clock
 from medssl.training.distributed import World
 from medssl.training.feed import Feed
 from medssl.training.memory import keep_memory

@@ -31,6 +31,14 @@ def run_ranks(script: str, folder: Path, size: int = 2) -> None:
     assert all(process.returncode == 0 for process in processes), "\n".join(said)
 
 
+def found_by_ranks(script: str, folder: Path, size: int = 2) -> list[dict]:
+    """Run `script`, in which each rank saves what it found as <rank>.pt in the folder; what they found, in their order."""
+    import torch
+
+    run_ranks(script, folder, size)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(size)]
+
+
 def joined_rank() -> tuple[int, Path]:
     """In the script: meet the others; the rank and the folder."""
     import torch

@@ -58,9 +58,7 @@ def worker() -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("ranks")
-    RANKS["run_ranks"](__file__, folder, SIZE)
-    return [torch.load(folder / f"{number}.pt") for number in range(SIZE)]
+    return RANKS["found_by_ranks"](__file__, tmp_path_factory.mktemp("ranks"), SIZE)
 
 
 def test_ranks_know_who_they_are(found):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.batches import epoch_order
 from medssl.errors import CapacityError, CheckpointError, CollapseError, DataError
-from medssl.training.checkpoint import Checkpoints, Interval, interval_of
+from medssl.intervals import Interval
+from medssl.training.checkpoint import Checkpoints
 from medssl.training.loop import Run, ViewPlan, seconds_per_step, train
 from medssl.training.optimizers import build_optimizer
 from medssl.training.recipe import Recipe
@@ -265,19 +266,6 @@ def test_a_store_that_cannot_be_read_is_one_line_that_names_the_step(source, mon
         train(make_run(source, on_step=lambda progress: steps.append(progress.step)), StopFlag())
     assert steps == [1, 2, 3, 4, 5]
     assert not [thread for thread in threading.enumerate() if thread.name == "medssl-feed"]
-
-
-@pytest.mark.parametrize(("text", "expected"), [("10min", 600), ("90s", 90), ("2h", 7200), ("2 h", 7200)])
-def test_checkpoints_after_a_time(text, expected):
-    assert interval_of(text) == Interval(seconds=expected)
-
-
-def test_checkpoints_after_steps_and_epochs():
-    assert interval_of("500 steps") == Interval(steps=500)
-    assert interval_of("1 epoch") == Interval(epochs=1)
-    for wrong in ("often", "0 steps", "10", "-1 s"):
-        with pytest.raises(ValueError, match="allowed: 90s, 10min, 2h, 500 steps, 1 epoch"):
-            interval_of(wrong)
 
 
 def test_fewer_images_than_a_batch(source):

@@ -11,7 +11,7 @@ import pytest
 from medssl.training.stop import stop_on_signals
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_sets_the_flag(signum):
     before = signal.getsignal(signum)
     with stop_on_signals() as stop:

@@ -1,0 +1,177 @@
+"""The pretraining of one arm, by one process or by several."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.data.archive import Archive
+from medssl.data.placement import place
+from medssl.data.splits import assert_disjoint
+from medssl.methods import Method
+from medssl.methods.collapse import CollapseMonitor, Judge
+from medssl.models.encoder import Encoder
+from medssl.models.encoder_file import save_encoder
+from medssl.models.recompute import recompute_activations
+from medssl.models.weights import InitRecord
+from medssl.stages.devices import choose_device
+from medssl.stages.encoder_card import encoder_card
+from medssl.stages.encoders import initial_encoder
+from medssl.stages.pretraining import Plan, build_run, new_method, plan_of, try_encoder
+from medssl.stages.receipt import write_receipt
+from medssl.stages.record import log_record
+from medssl.stages.screen import bar, minutes, say, warn
+from medssl.stages.tracked import track_data
+from medssl.stages.views import log_views
+from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
+from medssl.stages.workspace import Workspace
+from medssl.training.checkpoint import Checkpoints, describe, differences
+from medssl.training.compiling import compile_or_say
+from medssl.training.distributed import World
+from medssl.training.loop import Run, check_batch, seconds_per_step, surroundings, train
+from medssl.training.stop import StopFlag
+from medssl.training.sync_batch_norm import synchronize_batch_norm
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be made."""
+
+    arm: str
+    folder: Path
+    rows: np.ndarray  # positions in the manifest of the images that it sees
+    inputs: dict[str, Any]  # what the encoder depends on
+
+
+@dataclass
+class _Training:
+    plan: Plan
+    encoder: Encoder
+    init: InitRecord
+    method: Method
+    run: Run
+    monitor: CollapseMonitor
+    judge: Judge
+    done: int = 0  # steps of a former start
+
+
+def pretrain_arm(work: Workspace, archive: Archive, job: Job, stop: StopFlag, world: World, *, fresh: bool, force: bool) -> None:
+    """Train an arm's encoder, from its checkpoint where there is one; rank 0 writes it.
+
+    Raises:
+        Stopped: a signal asked for it; the same command goes on.
+        UserError: see the errors of each part.
+    """
+    training = _build(work, archive, job, world, force=force)
+    with world.leader_first():
+        if fresh and world.leads:  # not before everything that may be wrong has been checked
+            shutil.rmtree(job.folder, ignore_errors=True)
+    _look_back(job, training, world)
+    _get_ready(work, job, training, world)
+    if world.leads:
+        _lead(work, archive, job, training, stop, world)
+    else:
+        training.run.on_step = lambda step: feed_monitor(training.monitor, step)
+        train(training.run, stop, world)
+
+
+def _build(work: Workspace, archive: Archive, job: Job, world: World, *, force: bool) -> _Training:
+    settings, plan = work.study.pretrain, plan_of(work.study)
+    device = choose_device(work.study, world.local_rank if world.size > 1 else None)
+    if not settings.transductive:
+        assert_disjoint(archive.splits, archive.manifest["exact_hash"], job.rows, archive.near)
+    encoder, init = initial_encoder(work, job.arm)
+    method = new_method(work, plan, encoder, device)
+    if world.size > 1 and settings.sync_batch_norm and method.sync_batch_norm:
+        method = synchronize_batch_norm(method, device)
+    checkpoints = Checkpoints(job.folder / "checkpoints", keep=settings.checkpoint.keep, say=warn, force=force)
+    run = build_run(work, archive, job.rows, method, plan, device, checkpoints=checkpoints, inputs=job.inputs)
+    check_batch(run, world.size)
+    monitor = CollapseMonitor(method.dim, encoder.feature_dim)
+    judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
+    run.extra_state = {"monitor": monitor, "judge": judge}
+    return _Training(plan, encoder, init, method, run, monitor, judge)
+
+
+def _look_back(job: Job, training: _Training, world: World) -> None:
+    """Find out where a former start came to. What does not fit is refused here, before the log goes on."""
+    loaded, goes_on = training.run.checkpoints.load(job.inputs), ""
+    if loaded is not None:
+        training.done, goes_on = loaded.step, f", going on from its checkpoint after step {loaded.step:,}"
+        if changed := differences(loaded.surroundings, surroundings(training.run, world)):
+            warn(f"pretrain: {job.arm}: goes on in other surroundings, so not bit by bit as before: {describe(changed)}")
+    say("pretrain", f"{job.arm}: from {training.init.source} ({training.init.matched} tensors){goes_on}")
+
+
+def _get_ready(work: Workspace, job: Job, training: _Training, world: World) -> None:
+    """Do and say what goes before the first step."""
+    settings, run, arm, plan = work.study.pretrain, training.run, job.arm, training.plan
+    if world.size > 1:
+        share = f"{run.batch_size // world.size} of the {run.batch_size} samples of a step each"
+        say("pretrain", f"{arm}: {world.size} processes, {share}")
+    say("pretrain", f"{arm}: {place(run.source, run.device, work.study.store.placement)}")
+    if run.pairs is not None:
+        say("pretrain", f"{arm}: {run.pairs.sentence()}")
+    if settings.recompute:
+        blocks = recompute_activations(training.encoder)
+        say("pretrain", f"{arm}: {blocks} blocks compute their activations again instead of keeping them")
+    if settings.compile and compile_or_say(training.encoder, lambda: try_encoder(training.encoder, run, world.size), warn):
+        say("pretrain", f"{arm}: the encoder is compiled")
+    for sentence in training.method.cautions(len(job.rows), plan.batch_size // plan.accumulate):
+        warn(f"pretrain: {plan.method.name}: {sentence}")
+    if not training.done:
+        seconds = seconds_per_step(run, world)
+        cost = minutes(seconds * run.total_steps)
+        say("pretrain", f"{arm}: about {cost} on this {run.device.type} at {run.batch_size / seconds:.0f} samples/s")
+
+
+def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop: StopFlag, world: World) -> None:
+    """Train as the one process that logs and writes."""
+    settings, run, arm = work.study.pretrain, training.run, job.arm
+    resume, tags = training.done > 0, {"medssl.arm": arm}
+    with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=job.inputs, tags=tags) as log:
+        track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
+        if said := log_record(work, archive, log, training.init):
+            warn(f"pretrain: {arm}: this is not what the run was started with: {said}")
+        if not resume:
+            log_views(work, archive, job.rows, job.folder, log)
+        with bar(f"pretrain {arm}", run.total_steps, training.done) as progress:
+            watched = settings.knn_images and work.study.task
+            knn = KnnWatch(work, archive, training.encoder, run.device) if watched else None
+            watch = Watch(arm, log, progress, training.monitor, training.judge, knn, settings, run)
+            run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
+            try:
+                train(run, stop, world)
+            finally:  # also of a run that was stopped: the figure is what its user wants to see
+                draw_collapse(log, job.folder / FIGURE, arm)
+        figures = watch.last()
+        seen = run.total_steps * run.batch_size
+        card = encoder_card(
+            work, archive, training.encoder, training.init, arm=arm, epochs=run.epochs, seen=seen, metrics=figures
+        )
+        save_encoder(job.folder / "encoder", training.encoder, card)
+        log.artifact(job.folder / "encoder", folder="encoder")
+    _finish(job, training, figures, seen)
+
+
+def _finish(job: Job, training: _Training, figures: dict[str, float], seen: int) -> None:
+    """Write the receipt, let the checkpoints go, say the verdict."""
+    (state, sentence), init, pairs = training.judge.final(figures), training.init, training.run.pairs
+    write_receipt(
+        job.folder,
+        job.inputs,
+        init=vars(init) | {"missing": [], "unexpected": list(init.unexpected)},
+        samples_seen=seen,
+        figures=figures,
+        verdict=state,
+        sentence=sentence,
+        dim=training.method.dim,
+        pairs=None if pairs is None else pairs.sentence(),
+    )
+    training.run.checkpoints.clear()
+    (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{job.arm}: {state}. {sentence}")
+    say("pretrain", f"{job.arm}: the encoder is in {job.folder / 'encoder'}")
