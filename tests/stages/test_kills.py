@@ -17,7 +17,7 @@ import pytest
 SETS = ["tracking.enabled=false", "pretrain.knn_images=0", "pretrain.checkpoint.every=1 step"]
 
 
-SHORT, LONG = 4, 16  # epochs of 4 steps; each kill comes after a new checkpoint, so there must be more steps than kills
+SHORT, LONG = 4, 32  # epochs of 4 steps; each kill comes after a new checkpoint, so there must be more steps than kills
 
 
 def command(study: Path, epochs: int = SHORT) -> list[str]:
