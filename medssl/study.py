@@ -307,6 +307,9 @@ class Study(StrictModel):
     seed: int = Field(default=0, ge=0, lt=2**63)
     work_dir: str | None = Field(default=None, description="null: runs/<name>")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    deterministic: bool = Field(
+        default=False, description="Only GPU kernels that give the same bits each time, which are slower; a CPU's always do"
+    )
     data: dict[Name, DataSource] = Field(min_length=1)
     store: StoreSettings = StoreSettings()
     encoder: EncoderSettings = EncoderSettings()
@@ -348,7 +351,7 @@ class Study(StrictModel):
                     raise ValueError(f"{key} names '{name}'{near_miss(name, list(self.data))}; allowed: {', '.join(self.data)}")
         if self.sweep.arm is not None and self.sweep.arm not in self.arms:
             raise ValueError(f"sweep.arm is '{self.sweep.arm}', which is no arm; allowed: {', '.join(self.arms)}")
-        if self.evaluate.reference not in self.arms:
+        if self.task is not None and self.evaluate.reference not in self.arms:  # without a task nothing is evaluated
             raise ValueError(
                 f"evaluate.reference is '{self.evaluate.reference}', which is no arm; allowed: {', '.join(self.arms)}"
             )

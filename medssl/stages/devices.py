@@ -1,6 +1,8 @@
-"""The device and precision that a study runs with."""
+"""The device, kernels and precision that a study runs with."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -11,12 +13,31 @@ from medssl.study import Study
 def choose_device(study: Study, local_rank: int | None = None) -> torch.device:
     """The study's device; `auto` is the first GPU, of several processes the one of this process, or the CPU.
 
+    On a GPU kernels are from now on chosen as `deterministic` says: only those that give the same bits each time, or, of each
+    convolution, the one that was the fastest when tried.
+
     Args:
         local_rank: of this process among those on its machine; None where there is only one.
 
     Raises:
         StudyError: the device is not there.
     """
+    device = _device(study, local_rank)
+    if device.type == "cuda":
+        _choose_kernels(study.deterministic)
+    return device
+
+
+def _choose_kernels(deterministic: bool) -> None:
+    # cuBLAS reads it once, before its first product; without it torch refuses to multiply (docs.nvidia.com/cuda/cublas, "Results
+    # Reproducibility").
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def _device(study: Study, local_rank: int | None) -> torch.device:
     if study.device == "auto":
         if local_rank is not None and torch.cuda.is_available():
             return _of_rank(local_rank)

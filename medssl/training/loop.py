@@ -203,7 +203,14 @@ def _save(run: Run, stepper: Stepper, step: int, world: World) -> None:
 
 def surroundings(run: Run, world: World) -> dict[str, Any]:
     """What may change when a run goes on, and is then said: the numbers are no longer the same bit by bit."""
-    return {"processes": world.size, "device": run.device.type, "torch": torch.__version__, "python": platform.python_version()}
+    on_gpu = run.device.type == "cuda"
+    return {
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(run.device) if on_gpu else run.device.type,
+        "deterministic": torch.are_deterministic_algorithms_enabled() or not on_gpu,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _restore(run: Run, stepper: Stepper) -> int:

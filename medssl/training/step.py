@@ -48,7 +48,8 @@ class Stepper:
     def __init__(self, run: Run, ranks: int, rank: int) -> None:
         self._run, self._ranks, self._rank = run, ranks, rank
         self._parameters = [p for p in run.module.parameters() if p.requires_grad]
-        self._kept = [buffer.clone() for buffer in run.module.buffers()]
+        self._buffers = list(run.module.buffers())
+        self._kept = [buffer.clone() for buffer in self._buffers]
         self._scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == torch.float16)
         self._skipped = self._in_a_row = 0
         # No buffer is sent: batch statistics are those of all ranks, and where they are not, each rank keeps its own and rank 0's are saved.
@@ -74,8 +75,7 @@ class Stepper:
         rates = set_learning_rates(run.optimizer, step, total, run.warmup_steps, run.final_lr)
         run.before_step(step, total)
         run.optimizer.zero_grad(set_to_none=True)
-        for kept, buffer in zip(self._kept, run.module.buffers(), strict=True):
-            kept.copy_(buffer)
+        _copy(self._kept, self._buffers)
         outputs = self._passes(prepared.parts)
         run.after_backward(step, total)
         loss, logs = self._means(outputs)
@@ -132,9 +132,7 @@ class Stepper:
     def _skip(self, step: int, loss: float, norm: float) -> None:
         """Undo what the forward pass did to running statistics and queues: one NaN in them would never leave."""
         self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
-        with torch.no_grad():
-            for kept, buffer in zip(self._kept, self._run.module.buffers(), strict=True):
-                buffer.copy_(kept)
+        _copy(self._buffers, self._kept)
         self._run.optimizer.zero_grad(set_to_none=True)
         if self._scaler.is_enabled():
             self._scaler.update()
@@ -154,6 +152,14 @@ class Stepper:
         self._skipped, self._in_a_row = state["skipped"], state["in_a_row"]
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
+
+
+@torch.no_grad()
+def _copy(to: list[Tensor], of: list[Tensor]) -> None:
+    """All of a type at once: a GPU gets a few kernels instead of hundreds."""
+    for dtype in {tensor.dtype for tensor in to}:
+        alike = [n for n, tensor in enumerate(to) if tensor.dtype == dtype]
+        torch._foreach_copy_([to[n] for n in alike], [of[n] for n in alike])
 
 
 def _shared(module: nn.Module) -> nn.Module:

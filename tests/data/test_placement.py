@@ -36,15 +36,19 @@ def source_of(folder, kinds: str) -> PixelSource:
     return PixelSource(Store(folder), pd.DataFrame(rows, columns=COLUMNS), np.arange(len(rows)), "auto")
 
 
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("kinds", ["ggggg", "ddd", "gdgd", "ccc", "gcgcg"])
-def test_pixels_that_are_held_are_those_of_the_store(tmp_path, kinds):
+def test_pixels_that_are_held_are_those_of_the_store(tmp_path, kinds, device):
     source = source_of(tmp_path, kinds)
     positions = torch.tensor([2, 0, 1, 2])
     everything = torch.arange(len(source))
     read, whole = source.batch(positions).pixels, source.batch(everything).pixels
-    source.hold(CPU)
-    assert torch.equal(source.batch(everything).pixels, whole)
-    held = source.batch(positions).pixels
+    source.hold(torch.device(device))
+    assert torch.equal(source.batch(everything).pixels.cpu(), whole)
+    held = source.batch(positions).pixels.cpu()
     assert torch.equal(held.to(torch.int32), read.to(torch.int32))
     assert held.shape == read.shape
 
