@@ -38,7 +38,7 @@ from common import machine, report, save
 BARE, LIGHTLY = 0.95, {"png": 1.5, "jpeg": 1.1}  # what the command is to reach: of the bare step, and times lightly
 GPU_LIGHTLY = 3.0
 KINDS = {"png": (1024, "png"), "jpeg": (224, "jpg")}  # side of the files in px, and the end of their names
-FIRST, STEPS, WARM = 10, 100, 5  # steps before the clock starts; that are timed: two reports of the monitor; of the bare loop
+STEPS, WARM = 100, 5  # that are timed, with two reports of the monitor; of the bare loop before the clock starts
 HERE = Path(__file__).parent
 
 
@@ -94,7 +94,7 @@ def write_study(folder: Path, images: Path, given: argparse.Namespace, size: int
         "pretrain": {
             "method": {"name": "simsiam"}, "views": {"policy": views}, "batch_size": given.batch, "knn_images": 0,
             # So many that the monitor looks as often as in a long run.
-            "epochs": max(2, -(-4 * (STEPS + FIRST) // (count // given.batch))),
+            "epochs": max(2, -(-4 * (STEPS + given.first) // (count // given.batch))),
             "optimizer": {"base_lr": 0.05},
         } | pretrain,
     }  # fmt: skip
@@ -117,7 +117,7 @@ def index(study: Path) -> float:
     return time.perf_counter() - began
 
 
-def whole(study: Path, batch: int) -> dict[str, float]:
+def whole(study: Path, batch: int, start: int) -> dict[str, float]:
     """Samples a second of `medssl pretrain` between two lines of its log; it is then stopped."""
     folder = study.parent / "work"
     shutil.rmtree(folder / "pretrain", ignore_errors=True)
@@ -125,11 +125,11 @@ def whole(study: Path, batch: int) -> dict[str, float]:
     with (study.parent / "pretrain.txt").open("w") as text, Utilisation() as busy:
         process = subprocess.Popen(medssl("pretrain", "--config", str(study)), stdout=text, stderr=subprocess.STDOUT)
         try:
-            records = follow(process, folder, FIRST + STEPS, study.parent / "pretrain.txt")
+            records = follow(process, folder, start + STEPS, study.parent / "pretrain.txt")
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
-    first, last = records[FIRST], records[FIRST + STEPS]
+    first, last = records[start], records[start + STEPS]
     span = [record["time/unix_ms"] / 1000 for record in (first, last)]
     found = {"rate": STEPS * batch / (span[1] - span[0]), "data": last["time/data_share"]}
     if torch.cuda.is_available():
@@ -252,7 +252,7 @@ def loop(given: argparse.Namespace) -> list[dict]:
         ours, theirs = [], []
         for _ in range(given.rounds):
             theirs.append(output_of(__file__, "--bare", str(study), str(given.bare_steps))["rate"])
-            ours.append(whole(study, given.batch))
+            ours.append(whole(study, given.batch, given.first))
         best = max(ours, key=lambda found: found["rate"])
         rows.append(
             {
@@ -286,7 +286,7 @@ def files(given: argparse.Namespace) -> list[dict]:
         for policy in ("simclr_natural", "chest_xray"):
             study = write_study(given.data / "study", images, given, size, policy)
             seconds = index(study)
-            rate = max(whole(study, given.batch)["rate"] for _ in range(given.rounds))
+            rate = max(whole(study, given.batch, given.first)["rate"] for _ in range(given.rounds))
             count = sum(1 for _ in images.iterdir())
             gain = count / peer[best] - count / rate
             rows.append(
@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("--policy", default="chest_xray", help="of the views, for loop")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--compile", action="store_true", help="loop: torch.compile too")
+    parser.add_argument("--first", type=int, default=10, help="steps of the command before the clock starts; a multiple of 10")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bare-steps", type=int, default=50)
     parser.add_argument("--lightly-epochs", type=int, default=3, help="the first one is not timed")

@@ -22,7 +22,7 @@ from medssl.errors import DataError, UserError
 from medssl.seeds import torch_generator
 
 if TYPE_CHECKING:
-    from medssl.training.loop import Run
+    from medssl.training.loop import Drawn, Run
 
 _AHEAD = 2  # batches that wait; one would do where all steps took the same time
 
@@ -45,6 +45,7 @@ class Prepared:
     epoch: int
     parts: list[Part]
     waited: float = 0.0  # seconds that the step had to wait for it
+    drawn: Drawn | None = None  # the views of the first part, where they have been made already
 
 
 class Feed:
@@ -56,6 +57,7 @@ class Feed:
         self._pin = run.device.type == "cuda"
         self._epoch: tuple[int, Tensor, Tensor | None] | None = None
         self._queue: queue.Queue[Prepared | BaseException] = queue.Queue(_AHEAD)
+        self._first: Prepared | BaseException | None = None  # taken from the queue and not given yet
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="medssl-feed", daemon=True)
 
@@ -73,11 +75,18 @@ class Feed:
     def __iter__(self) -> Iterator[Prepared]:
         for _ in range(self._start, self._end):
             began = time.perf_counter()
-            item = self._queue.get()
+            item, self._first = self._queue.get() if self._first is None else self._first, None
             if isinstance(item, BaseException):
                 raise item
             item.waited = time.perf_counter() - began
             yield item
+
+    def ready(self) -> Prepared | None:
+        """What the next step will get, where it is there already; nothing is waited for."""
+        if self._first is None:
+            with contextlib.suppress(queue.Empty):
+                self._first = self._queue.get_nowait()
+        return self._first if isinstance(self._first, Prepared) else None
 
     def prepare(self, step: int) -> Prepared:
         """What step `step` gets.

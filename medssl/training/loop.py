@@ -136,7 +136,7 @@ def train(run: Run, stop: StopFlag, world: World = World()) -> None:
     run.module.train()
     with Feed(run, start, end, rank=world.rank, ranks=world.size) as feed:
         for prepared in feed:
-            run.on_step(stepper(prepared, total))
+            run.on_step(stepper(prepared, total, feed.ready))
             done = prepared.step + 1
             if done % run.steps_per_epoch == 0:
                 run.on_epoch(prepared.epoch, done)

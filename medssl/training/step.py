@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,35 +53,45 @@ class Stepper:
         self._kept = [buffer.clone() for buffer in self._buffers]
         self._scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == torch.float16)
         self._skipped = self._in_a_row = 0
+        if run.device.type == "cuda":
+            self._read, self._arrived = torch.empty(2, pin_memory=True), torch.cuda.Event()
         # No buffer is sent: batch statistics are those of all ranks, and where they are not, each rank keeps its own and rank 0's are saved.
         self._called = _shared(run.module) if ranks > 1 else run.module
 
-    def __call__(self, prepared: Prepared, total: int) -> Progress:
+    def __call__(self, prepared: Prepared, total: int, upcoming: Callable[[], Prepared | None] = lambda: None) -> Progress:
         """Do one step.
+
+        Args:
+            upcoming: gives what the next step gets, if it is there. On a GPU its views are made while this step's gradients are
+                computed, when the CPU has nothing else to do.
 
         Raises:
             CapacityError: the memory is too small.
             CollapseError: too many steps in a row had no finite loss.
         """
         try:
-            return self._step(prepared, total)
+            return self._step(prepared, total, upcoming)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             raise CapacityError(_too_large(self._run)) from error
 
-    def _step(self, prepared: Prepared, total: int) -> Progress:
+    def _step(self, prepared: Prepared, total: int, upcoming: Callable[[], Prepared | None]) -> Progress:
         run, step, began = self._run, prepared.step, time.perf_counter() - prepared.waited
         seed_global(run.seed, "step", step, self._rank)  # for layers that read the global generators, such as dropout
         rates = set_learning_rates(run.optimizer, step, total, run.warmup_steps, run.final_lr)
         run.before_step(step, total)
         run.optimizer.zero_grad(set_to_none=True)
         _copy(self._kept, self._buffers)
-        outputs = self._passes(prepared.parts)
+        outputs = self._passes(prepared)
         run.after_backward(step, total)
         loss, logs = self._means(outputs)
-        loss, norm, scaled_down = self._check(loss)
-        skipped = not (math.isfinite(loss) and (math.isfinite(norm) or scaled_down))
+        read = self._ask(loss)
+        if run.device.type == "cuda" and (following := upcoming()) is not None:
+            following.drawn = draw(run, following.parts[0])
+        loss, norm = read()
+        # Where fp16's scale made the gradient overflow the scaler leaves the step out and takes a smaller one.
+        skipped = not (math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()))
         if skipped:
             self._skip(step, loss, norm)
         else:
@@ -91,11 +102,11 @@ class Stepper:
             step + 1, total, prepared.epoch, outputs, loss, logs, rates, norm, prepared.waited, began, skipped, self._skipped
         )
 
-    def _passes(self, parts: list[Part]) -> list[LossOutput]:
-        run, outputs = self._run, []
+    def _passes(self, prepared: Prepared) -> list[LossOutput]:
+        run, parts, outputs = self._run, prepared.parts, []
         samples = sum(len(part.samples) for part in parts)
         for number, part in enumerate(parts):
-            drawn = draw(run, part)
+            drawn, prepared.drawn = prepared.drawn or draw(run, part), None
             last = number == len(parts) - 1
             apart = contextlib.nullcontext() if last or self._ranks == 1 else self._called.no_sync()
             with apart:
@@ -114,13 +125,23 @@ class Stepper:
             means = means / self._ranks
         return means[0], dict(zip(names, means[1:], strict=True))
 
-    def _check(self, loss: Tensor) -> tuple[float, float, bool]:
-        """Loss, norm of the gradient, and whether it is only fp16's scale that made the gradient overflow. Waits for the device."""
+    def _ask(self, loss: Tensor) -> Callable[[], list[float]]:
+        """Have loss and norm of the gradient computed; what is returned waits for the device and gives them."""
         if self._scaler.is_enabled():
             self._scaler.unscale_(self._run.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        values = torch.stack([loss, norm.float()]).tolist()
-        return *values, self._scaler.is_enabled()
+        values = torch.stack([loss, norm.float()])
+        if values.device.type != "cuda":
+            return values.tolist
+        # Waits for these two values alone: `tolist` would wait for everything that the GPU is given until then.
+        self._read.copy_(values, non_blocking=True)
+        self._arrived.record(torch.cuda.current_stream(values.device))
+
+        def read() -> list[float]:
+            self._arrived.synchronize()
+            return self._read.tolist()
+
+        return read
 
     def _update(self, norm: float) -> None:
         run = self._run

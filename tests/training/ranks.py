@@ -5,6 +5,7 @@ The script is the test's own file: pytest starts it once a rank, with the rank, 
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import subprocess
@@ -52,4 +53,6 @@ def joined_rank() -> tuple[int, Path]:
         world_size=size,
         timeout=datetime.timedelta(seconds=TIMEOUT),
     )
+    # gloo's threads that still run when Python ends would abort the process, once in a while.
+    atexit.register(torch.distributed.destroy_process_group)
     return rank, folder

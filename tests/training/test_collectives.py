@@ -75,7 +75,9 @@ def test_rows_come_in_rank_order_with_exact_gradients(found, dtype):
         assert grad.dtype == dtype
         # Each rank's loss is a mean over its own rows, so the mean of the ranks' is the loss, and its gradient half of theirs.
         own = x.grad[number * N : (number + 1) * N]
-        torch.testing.assert_close(grad / SIZE, own, **({"atol": 2e-2, "rtol": 2e-2} if dtype == torch.bfloat16 else {}))
+        # The loss is worked out in float32 whatever is gathered, and processors differ in the order of its sums.
+        tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(grad / SIZE, own, atol=tolerance, rtol=tolerance)
 
 
 def test_sums_have_the_gradient_of_all_ranks_losses(found):

@@ -101,7 +101,7 @@ def test_deterministic_it_goes_on_bit_by_bit(source, gpu, tmp_path, name, precis
     chosen = gpu(deterministic=True, precision=precision)
     whole = make_run(source, chosen, name=name)
     losses = losses_of(whole)
-    assert all(map(lambda x: x == x, losses[-3:]))
+    assert all(loss == loss for loss in losses[-3:])
     stop = StopFlag()
     first = make_run(source, chosen, tmp_path / "c", name)
     first.on_step = lambda step: step.step == 3 and stop.set(signal.SIGTERM)
@@ -152,7 +152,7 @@ def test_a_compiled_encoder_trains(source, gpu):
     run.module.train()
     assert compile_or_say(run.module.encoder, trial, said.append), said
     found = losses_of(run)
-    assert all(x == x for x in found)
+    assert all(loss == loss for loss in found)
 
 
 def test_memory_that_is_too_small_is_one_line_that_says_what_halves_it(source, gpu):
