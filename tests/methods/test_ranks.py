@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from medssl.training.sync_batch_norm import synchronize_batch_norm
 
 RANKS = runpy.run_path(str(Path(__file__).parents[1] / "training" / "ranks.py"))
 SIZE, ROWS, STEPS, CPU = 2, 32, 20, torch.device("cpu")
+DEVICE = "RANKS_DEVICE"  # environment variable: where the ranks compute
 
 # Sizes for a toy. Settings that change what rows have to do with each other are cases of their own.
 SMALL = {
@@ -76,9 +78,11 @@ def batch_of(method: Method, step: int) -> Batch:
 
 def trained(case: str, *, alone: bool = False) -> dict[str, object]:
     """Losses and logs of 20 steps as this rank has them, and what they leave behind. `alone`: BN is not synchronised."""
-    method, losses, logs = build(case), [], []
+    device = torch.device(os.environ.get(DEVICE, "cpu"))
+    torch.backends.cudnn.allow_tf32 = False
+    method, losses, logs = build(case).to(device), [], []
     if method.sync_batch_norm and not alone:
-        synchronize_batch_norm(method, CPU)
+        method = synchronize_batch_norm(method, device)
     called = method if world_size() == 1 else nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
     monitor = CollapseMonitor(method.dim, 12, rows=48)
     parameters = [parameter for one in method.parameter_groups() for parameter in one["params"]]
@@ -87,18 +91,20 @@ def trained(case: str, *, alone: bool = False) -> dict[str, object]:
         seed_global(0, "step", step, own_rows(1).start)
         method.before_step(step, STEPS)
         optimizer.zero_grad(set_to_none=True)
-        output = called(batch_of(method, step))
+        batch = batch_of(method, step)
+        views = [view.to(device) for view in batch.views]
+        output = called(Batch(views, None if batch.related is None else batch.related.to(device)))
         output.loss.backward()
         method.after_backward(step, STEPS)
         optimizer.step()
         method.after_step(step, STEPS)
         monitor.update(output)
-        losses.append(output.loss.detach())
-        logs.append(torch.stack(list(output.logs.values())))
+        losses.append(output.loss.detach().cpu())
+        logs.append(torch.stack(list(output.logs.values())).cpu())
     return {
         "losses": torch.stack(losses),
         "logs": torch.stack(logs),
-        "state": {name: value.clone() for name, value in method.state_dict().items()},
+        "state": {name: value.cpu().clone() for name, value in method.state_dict().items()},
         "report": monitor.report(),
         "monitor": monitor.state_dict(),
     }
@@ -139,6 +145,9 @@ def group_means(rows: Tensor) -> tuple[Tensor, Tensor]:
 def worker() -> None:
     number, folder = RANKS["joined_rank"]()
     found: dict[str, object] = {case: trained(case) for case in CASES}
+    if DEVICE in os.environ:
+        torch.save(found, folder / f"{number}.pt")
+        return
     found["unsynchronised"] = trained("simsiam", alone=True)
     found["autocast"] = {case: autocast_loss(case) for case in CASES}
     found["refusals"] = refusals()
@@ -202,6 +211,21 @@ def test_autocast_changes_nothing_of_that(found, case):
     loss = torch.stack([one["autocast"][case] for one in found]).mean()
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, autocast_loss(case), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_two_ranks_on_a_gpu_have_the_losses_of_one_process(tmp_path, monkeypatch):
+    """Both on one GPU, over gloo: NCCL wants one for each."""
+    monkeypatch.setenv(DEVICE, "cuda")
+    ranks = RANKS["found_by_ranks"](__file__, tmp_path, SIZE)
+    for case in CASES:
+        losses = torch.stack([one[case]["losses"] for one in ranks]).mean(dim=0)
+        torch.testing.assert_close(
+            losses, trained(case)["losses"], atol=1e-4, rtol=0, msg=lambda text, case=case: f"{case}: {text}"
+        )
+        for name, value in ranks[0][case]["state"].items():
+            if build(case).sync_batch_norm or "running_" not in name:
+                assert torch.equal(value, ranks[1][case]["state"][name]), (case, name)
 
 
 def test_ranks_that_do_not_share_statistics_lose_the_way(found, one_process):
