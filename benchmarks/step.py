@@ -246,7 +246,7 @@ def output_of(*command: str) -> dict[str, float]:
 def loop(given: argparse.Namespace) -> list[dict]:
     """The command beside the bare step."""
     rows, images = [], make_images(given.data, given.images, "jpeg")
-    for size, compiled in itertools.product(given.sizes, (False, True) if given.compile else (False,)):
+    for size, compiled in itertools.product(given.sizes, [word == "yes" for word in given.compile]):
         study = write_study(given.data / "study", images, given, size, given.policy, compile=compiled)
         index(study)
         ours, theirs = [], []
@@ -283,7 +283,7 @@ def files(given: argparse.Namespace) -> list[dict]:
             arguments = [str(images), given.network, str(size), str(given.batch), str(workers), str(given.lightly_epochs)]
             peer[workers] = output_of(str(HERE / "lightly_simsiam.py"), *arguments)["rate"]
         best = max(peer, key=peer.get)
-        for policy in ("simclr_natural", "chest_xray"):
+        for policy in given.policies:
             study = write_study(given.data / "study", images, given, size, policy)
             seconds = index(study)
             rate = max(whole(study, given.batch, given.first)["rate"] for _ in range(given.rounds))
@@ -319,7 +319,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--policy", default="chest_xray", help="of the views, for loop")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--compile", action="store_true", help="loop: torch.compile too")
+    parser.add_argument("--policies", nargs="+", default=["simclr_natural", "chest_xray"], help="of the views, for files")
+    parser.add_argument("--compile", nargs="+", choices=["no", "yes"], default=["no"], help="loop: torch.compile of the encoder")
     parser.add_argument("--first", type=int, default=10, help="steps of the command before the clock starts; a multiple of 10")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bare-steps", type=int, default=50)

@@ -73,8 +73,9 @@ def _grid(
 ) -> Tensor:
     """(N, *sides, d) in torch's coordinates; planes of x, y(, z) lie apart in memory, which is faster to write and to read."""
     n, dims = len(images), len(sides)
-    # Scaled to [-1, 1] beforehand: a handful of numbers a sample instead of a pass over all points.
-    scale = 2 / torch.tensor(images.shape[2:][::-1], dtype=torch.float32, device=images.device)
+    # Scaled to [-1, 1] beforehand: a handful of numbers a sample instead of a pass over all points. Filled where they are needed: to
+    # copy them to a GPU would wait for all that it still has to do.
+    scale = torch.cat([torch.full((1,), 2 / side, device=images.device) for side in images.shape[2:][::-1]])
     matrix, center = matrix * scale[:, None], center * scale - 1
     lines = [(torch.arange(side, device=images.device, dtype=torch.float32) + 0.5) / side - 0.5 for side in sides[::-1]]
     moved = None if elastic is None else _displacement(elastic, sides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -50,6 +51,12 @@ class Transform(StrictModel, ABC):
         """The draws of sample i in a few characters, for captions."""
         scalars = {name: value[i] for name, value in drawn.items() if name not in ("on", "seed") and value[i].numel() == 1}
         return " ".join(f"{name} {float(value):.2g}" for name, value in scalars.items())
+
+
+@functools.lru_cache(maxsize=64)
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """A table of numbers on a device, copied there once: each copy to a GPU waits for all that it still has to do."""
+    return torch.tensor(values, device=device)
 
 
 def draw_seeds(n: int, generator: torch.Generator) -> Tensor:

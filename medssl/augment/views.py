@@ -25,7 +25,7 @@ from medssl.augment.intensity.ultrasound import DepthAttenuation, SectorShadow, 
 from medssl.augment.resampling import points_per_pixel, resample
 from medssl.augment.transform import Parameters, Transform
 from medssl.augment.window import WindowJitter, in_window, show, window_ends
-from medssl.data.batches import PixelBatch
+from medssl.data.batches import PixelBatch, take
 from medssl.errors import DataError
 from medssl.seeds import derive, torch_generator
 from medssl.strict import StrictModel
@@ -121,9 +121,10 @@ class Views:
         out = torch.empty(len(batch), batch.pixels.shape[1], *size, device=device)
         for points, samples in groups.items():
             for part in _parts(samples, self._samples_at_once(batch, size, points)):
-                drawn = {name: value[part] for name, value in there.items()}
+                drawn = {name: take(value, part) for name, value in there.items()}
                 chosen = {name: value[part] for name, value in on.items()}
-                out[part] = self._views(batch.part(part), drawn, chosen, size, points)
+                place = part if isinstance(part, slice) else part.to(device, non_blocking=True)
+                out[place] = self._views(batch.part(part), drawn, chosen, size, points)
         return out
 
     @torch.no_grad()

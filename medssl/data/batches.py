@@ -54,7 +54,7 @@ class PixelBatch:
 
     def part(self, samples: slice | Tensor) -> PixelBatch:
         """Some samples: of a slice nothing is copied, of positions (int64) everything."""
-        part = self._each(lambda value: value[samples])
+        part = self._each(lambda value: take(value, samples))
         part.host = None if self.host is None else tuple(value[samples] for value in self.host)
         return part
 
@@ -65,6 +65,15 @@ class PixelBatch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> PixelBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "host"}
         return PixelBatch(**{name: None if value is None else change(value) for name, value in values.items()})
+
+
+def take(values: Tensor, samples: slice | Tensor) -> Tensor:
+    """Some rows; positions (int64, on the CPU) go to where the values are, without waiting for a GPU."""
+    if isinstance(samples, slice):
+        return values[samples]
+    samples = samples.to(values.device, non_blocking=True)
+    # torch has no kernel that gathers uint16 on a GPU; the bits are the same.
+    return values.view(torch.int16)[samples].view(torch.uint16) if values.dtype == torch.uint16 else values[samples]
 
 
 def choose_windows(manifest: pd.DataFrame, rule: str) -> pd.DataFrame:
@@ -136,10 +145,8 @@ class PixelSource:
         """The images at `positions` (int64, N), on the CPU."""
         positions = torch.as_tensor(positions)
         at = positions.numpy()
-        if self._resident is not None:
-            read = self._resident[positions.to(self._resident.device, non_blocking=True)]
-        else:
-            read = torch.from_numpy(self.store.read(self._shard[at], self._row[at]))
+        held = self._resident
+        read = torch.from_numpy(self.store.read(self._shard[at], self._row[at])) if held is None else take(held, positions)
         pixels = read.permute(0, 3, 1, 2) if read.ndim == 4 else read.unsqueeze(1).expand(-1, self.channels, -1, -1)
         columns = {name: column[positions] for name, column in self._columns.items()}
         return PixelBatch(pixels=pixels, luts=self._luts(at), **columns)

@@ -384,3 +384,18 @@ def test_the_same_on_cpu_and_gpu(batch_of, name):
     torch.testing.assert_close(gpu.cpu(), cpu, atol=1e-4, rtol=0)
     masks = views.masks(batch.to("cuda"), parameters, 16).cpu() != views.masks(batch, parameters, 16)
     assert masks.float().mean() < 1e-3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_policy
+def test_views_never_wait_for_the_gpu(batch_of, name):
+    """A training step makes them while the GPU is busy with the step before."""
+    views = build(name)
+    batch, parameters = batch_of(POLICIES[name]).pinned().to("cuda"), views.sample(8, generator())
+    expected = views.apply(batch, parameters, 16)  # tables are copied once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = views.apply(batch, parameters, 16)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(again, expected)

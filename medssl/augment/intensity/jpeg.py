@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.augment.ranges import between, per_sample, whole_range_of
-from medssl.augment.transform import Parameters, Transform
+from medssl.augment.transform import Parameters, Transform, constant
 
 # T.81, annex K, tables K.1 and K.2.
 LUMINANCE = (
@@ -24,6 +24,7 @@ CHROMINANCE = (
 )  # fmt: skip
 # JFIF 1.02, section 7.
 TO_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
+FROM_YCC = tuple(map(tuple, torch.linalg.inv(torch.tensor(TO_YCC)).tolist()))
 
 
 class Jpeg(Transform):
@@ -44,16 +45,16 @@ class Jpeg(Transform):
         values = (padded * 255).round()
         colour = images.shape[1] == 3
         if colour:
-            matrix = torch.tensor(TO_YCC, device=images.device)
+            matrix = constant(TO_YCC, images.device)
             values = torch.einsum("ij,njhw->nihw", matrix, values)
             values[:, 1:] += 128
             values = values.round()
-        tables = torch.tensor([LUMINANCE, CHROMINANCE, CHROMINANCE][: images.shape[1]], device=images.device)
+        tables = constant((LUMINANCE, CHROMINANCE, CHROMINANCE)[: images.shape[1]], images.device)
         restored = _through(values - 128, _scaled(tables, drawn["quality"])) + 128
         restored = restored.round().clamp(0, 255)
         if colour:
             restored[:, 1:] -= 128
-            restored = torch.einsum("ij,njhw->nihw", torch.linalg.inv(matrix), restored).round()
+            restored = torch.einsum("ij,njhw->nihw", constant(FROM_YCC, images.device), restored).round()
         return (restored / 255).clamp(0, 1)[..., :height, :width]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from medssl.augment.ranges import both_ways
-from medssl.augment.transform import Parameters, Transform
+from medssl.augment.transform import Parameters, Transform, constant
 
 # Optical density of haematoxylin, eosin and DAB in red, green, blue: Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001), table 1.
 HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+UNMIX = tuple(map(tuple, torch.linalg.inv(torch.tensor(HED)).tolist()))
 FLOOR = 1e-6  # of the light that comes through: skimage's, so that both agree
 
 
@@ -35,11 +37,9 @@ class StainJitter(Transform):
 
     def apply(self, images: Tensor, drawn: Parameters) -> Tensor:
         """(N, 3, ...); one matrix product a sample: densities to stains, changed, and back."""
-        stains = torch.tensor(HED, device=images.device)
-        unmix = torch.linalg.inv(stains)
+        stains, unmix = constant(HED, images.device), constant(UNMIX, images.device)
         matrix = unmix @ (drawn["alpha"][:, :, None] * stains)  # (N, 3 rgb, 3 rgb)
-        unit = -torch.log(torch.tensor(FLOOR, device=images.device))
-        offset = (drawn["beta"] * unit) @ stains
+        offset = (drawn["beta"] * -math.log(FLOOR)) @ stains
         density = images.flatten(2).clamp_min(FLOOR).log_().neg_()
         changed = torch.baddbmm(offset[:, :, None], matrix.transpose(1, 2), density)
         return changed.neg_().exp_().clamp_(0, 1).view_as(images)
