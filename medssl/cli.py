@@ -68,7 +68,7 @@ def index(
     from medssl.stages.sources import How, shard_of
 
     work, how = _open(config, sets), How(workers, scheduler, shard_of(shard, fresh=fresh))
-    archive = index_part(work, how) if how.shard else stage(work, fresh=fresh, how=how)
+    archive = index_part(work, how) if how.shard else stage(work, fresh=fresh, look=True, how=how)
     if report and archive is not None:
         from medssl.stages.archive_report import archive_report
 

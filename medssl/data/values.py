@@ -13,6 +13,21 @@ from medssl.errors import CardError, DataError
 PATIENT_TAG = "PatientID"  # every reader of DICOM brings it with its issuer; it is never asked for as a label
 
 
+def sources_of(card: Card) -> list[ValueSource]:
+    """Every place that a card takes values from."""
+    groups = [[] if card.patient == "image" else card.patient, *(target.source for target in card.targets.values())]
+    if card.official_split:
+        groups.append(card.official_split.source)
+    if card.tiles:
+        groups.append(card.tiles.sources())
+    return [source for group in groups for source in group]
+
+
+def tags_of(card: Card) -> list[str]:
+    """The tags that a reader has to bring with each image."""
+    return sorted({source.tag for source in sources_of(card) if source.tag and source.tag != PATIENT_TAG})
+
+
 class ValueReader:
     """Looks up values by a card's sources; each CSV is read once.
 
@@ -23,13 +38,9 @@ class ValueReader:
     def __init__(self, card: Card, root: Path) -> None:
         self.card, self._root = card, root
         self._tables: dict[tuple[str, str, str], dict[str, str] | None] = {}
-        for source in self._all_sources():
+        for source in sources_of(card):
             if source.csv is not None:
                 self._tables[(source.csv, source.key, source.column)] = self._read(source)
-
-    def tags(self) -> list[str]:
-        """The tags that a reader has to bring with each image."""
-        return sorted({source.tag for source in self._all_sources() if source.tag and source.tag != PATIENT_TAG})
 
     def patient(self, path: str, tags: Mapping[str, str]) -> str | None:
         """The raw patient key of an image, or None."""
@@ -85,15 +96,6 @@ class ValueReader:
         if not re.fullmatch(r"[0-9]{1,6}", raw):
             raise DataError(f"{self.card.name}: tiles.{key}: the value {raw!r} is no whole number from 0 to 999999")
         return int(raw)
-
-    def _all_sources(self) -> list[ValueSource]:
-        card = self.card
-        groups = [[] if card.patient == "image" else card.patient, *(target.source for target in card.targets.values())]
-        if card.official_split:
-            groups.append(card.official_split.source)
-        if card.tiles:
-            groups.append(card.tiles.sources())
-        return [source for group in groups for source in group]
 
     def _first(self, sources: list[ValueSource], path: str, tags: Mapping[str, str]) -> str | None:
         for source in sources:

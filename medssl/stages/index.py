@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,18 @@ from medssl.stages.sources import How, Source, read_missing
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
 
+LOOKED_AT = 20_000
+"""So many files are looked at by every command, in about a second; more by `medssl index` alone."""
 
-def index(work: Workspace, *, fresh: bool = False, how: How = How()) -> Archive:
+
+def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How = How()) -> Archive:
     """Make the archive and the splits of a study where they are not there yet, or not from today's files and settings.
 
     What has been read once is kept in the journal: only new and changed files are read. Within one command the files are
-    looked at once.
+    looked at once. An archive of more than LOOKED_AT files that was made with today's settings is taken as it is, which is said.
+
+    Args:
+        look: find out what has changed among the files, however many there are.
 
     Raises:
         UserError: see the errors of each part.
@@ -40,8 +47,12 @@ def index(work: Workspace, *, fresh: bool = False, how: How = How()) -> Archive:
     archive, splits = work.folder / "archive", work.folder / "splits"
     _recover(archive)
     sources = [Source(work, name) for name in sorted(work.study.data)]
-    inputs = archive_inputs(work, sources)
-    remade = fresh or not is_made_from(archive, inputs)
+    settings = _settings(work, sources)
+    trusted = None if fresh or look else _trusted(archive, settings)
+    remade = False
+    if trusted is None:
+        inputs = settings | _files(sources)
+        remade = fresh or not is_made_from(archive, inputs)
     if remade:
         journal = Journal(work.private, work.folder / "pixels")
         if fresh:
@@ -56,7 +67,10 @@ def index(work: Workspace, *, fresh: bool = False, how: How = How()) -> Archive:
     if resplit:
         _make_splits(work, archive, splits, drawn_from)
     work.archive = open_archive(archive, splits)
-    _tell(work.archive, remade or resplit)
+    if trusted is not None:
+        say("index", f"{_counted(work.archive.summary)}, {trusted}")
+    if trusted is None or resplit:
+        _tell(work.archive, remade or resplit)
     return work.archive
 
 
@@ -84,21 +98,42 @@ def index_part(work: Workspace, how: How) -> Archive | None:
         say("index", f"part {part} of {parts} is read; the archive is made by the last, still to come: {numbers}")
         return None
     with locked(markers / "lock", timeout=3600):
-        made = index(work)
+        made = index(work, look=True)
     for marker in markers.glob(f"{name}-*"):
         marker.unlink(missing_ok=True)
     return made
 
 
 def archive_inputs(work: Workspace, sources: list[Source]) -> dict[str, Any]:
-    """What the archive is made from: today's files, the cards, the size of the store."""
+    """What the archive is made from: the cards and their tables, the size of the store, today's files."""
+    return _settings(work, sources) | _files(sources)
+
+
+def _settings(work: Workspace, sources: list[Source]) -> dict[str, Any]:
     return {
         "format": [tables.VERSION, medssl.__version__],
         "store_size": work.study.store_size,
         "secret": work.secret.fingerprint,
         "cards": {source.name: source.card.model_dump(mode="json") for source in sources},
-        "files": {source.name: source.listing() for source in sources},
+        "settings": {source.name: source.settings() for source in sources},
     }
+
+
+def _files(sources: list[Source]) -> dict[str, Any]:
+    for source in sources:
+        source.look()
+    return {"files": {source.name: source.listing() for source in sources}}
+
+
+def _trusted(archive: Path, settings: dict[str, Any]) -> str | None:
+    """Of an archive of these settings and so many files that to look at each takes long: what it is, for people; else None."""
+    receipt = read_receipt(archive)
+    if receipt is None or receipt["facts"].get("files", 0) <= LOOKED_AT:
+        return None
+    if digest_of({name: receipt["inputs"].get(name) for name in settings}) != digest_of(settings):
+        return None
+    files, made = receipt["facts"]["files"], receipt["facts"]["made"]
+    return f"as indexed on {made} UTC from {files:,} files; `medssl index` finds what has changed among them since"
 
 
 def _read(work: Workspace, sources: list[Source], journal: Journal, how: How) -> None:
@@ -143,7 +178,8 @@ def _make_archive(
         ) from problem
     summary["near"] = near.report
     write_json(new / SUMMARY, summary)
-    write_receipt(new, inputs)
+    made = datetime.datetime.now(datetime.UTC).isoformat(" ", "minutes")[:16]
+    write_receipt(new, inputs, files=sum(source.files for source in sources), made=made)
     _swap(new, archive)
     scans = [source.scan_keys for source in sources if source.scan_keys is not None]
     journal.remove_unused(np.concatenate([*(content.keys for content in contents), *scans]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -35,7 +36,7 @@ def run_pipeline(work: Workspace, path: Path, *, fresh: bool = False) -> None:
         UserError: see the errors of each stage.
     """
     stages: dict[str, Callable[..., object]] = {
-        "index": index,
+        "index": functools.partial(index, look=True),
         "pretrain": pretrain,
         "finetune": finetune,
         "evaluate": evaluate,

@@ -21,7 +21,7 @@ from medssl.data.formats.slice_headers import SliceHeader
 from medssl.data.journal import Journal, item_key, ordered_rows, slice_header_from
 from medssl.data.pool import Answer, Task
 from medssl.data.reading import ReadTask, ScanTask, read_archive
-from medssl.data.values import ValueReader
+from medssl.data.values import ValueReader, sources_of, tags_of
 from medssl.errors import DataError, StudyError
 from medssl.files import digest_of
 from medssl.stages.screen import bar, say
@@ -60,37 +60,61 @@ def shard_of(text: str | None, *, fresh: bool = False) -> tuple[int, int] | None
 
 
 class Source:
-    """One data set of the study, found on this machine."""
+    """One data set of the study, found on this machine; what lies in it is not known before `look`."""
 
     def __init__(self, work: Workspace, name: str) -> None:
         self.name, self.card = name, work.cards[name]
         self.root = find_root(self.card, work.study.data[name].root, name, work.folder / "phantom" / self.card.name)
-        if self.card.phantom is not None and work.study.data[name].root is None:
-            _generate(self.card.phantom, self.root)
+        self._made_here = self.card.phantom is not None and work.study.data[name].root is None
         self.reader = READERS[self.card.format]
-        found = self.reader.find(self.root, self.card.files.include, self.card.files.exclude, self.card.read)
-        self.refused = [one for one in found if isinstance(one, Reject)]
-        self.items: list[Item] = [one for one in found if isinstance(one, Item)]
-        if not found:
-            raise DataError(
-                f"data.{name}: no file below the root matches files.include of the card {self.card.name}; check the root and the card"
-            )
-        self.values = ValueReader(self.card, self.root)
+        self.items: list[Item] = []
+        self.refused: list[Reject] = []
+        self.files = 0  # that `look` found
+        tags = tags_of(self.card)
         self._settings = digest_of(
             {
                 "reading": READING,
                 "root": str(self.root.resolve()),
                 "format": self.card.format,
                 "options": self.card.read.model_dump(mode="json"),
-                "tags": self.values.tags(),
+                "tags": tags,
                 "size": work.study.store_size,
             }
         )
-        self.task = ReadTask(self.reader.name, self.root, tuple(self.values.tags()), self.card.read, work.study.store_size)
+        self.task = ReadTask(self.reader.name, self.root, tuple(tags), self.card.read, work.study.store_size)
         # Slices know their series, but no file knows its volume: headers are read first.
         self.scans = self.card.format == "dicom" and self.card.read.units != "images"
         self.scan_keys: np.ndarray | None = None
         self._stamp = functools.lru_cache(maxsize=1024)(self._stamp_of)
+
+    def look(self) -> None:
+        """Find what there is to read.
+
+        Raises:
+            DataError: no file matches the card.
+            CardError: see `ValueReader`.
+        """
+        if self._made_here:
+            _generate(self.card.phantom, self.root)
+        found = self.reader.find(self.root, self.card.files.include, self.card.files.exclude, self.card.read)
+        self.refused = [one for one in found if isinstance(one, Reject)]
+        self.items = [one for one in found if isinstance(one, Item)]
+        if not found:
+            raise DataError(
+                f"data.{self.name}: no file below the root matches files.include of the card {self.card.name}; check the root and the card"
+            )
+        self.files = len({item.path for item in (*self.items, *(one.item for one in self.refused))})
+        _ = self.values  # a table that is wrong is refused before hours of reading
+
+    @functools.cached_property
+    def values(self) -> ValueReader:
+        """Labels, patients and splits by the card."""
+        return ValueReader(self.card, self.root)
+
+    def settings(self) -> list[Any]:
+        """What its rows depend on besides the files: the card's settings, and the size and time of change of each of its tables."""
+        tables = sorted({source.csv for source in sources_of(self.card) if source.csv is not None})
+        return [self._settings, [[table, *self._stamp(table)] for table in tables]]
 
     @property
     def scan_task(self) -> Task:

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from medssl.cli import app
 from medssl.data.archive import MANIFEST, REJECTS
 from medssl.data.store import Store
+from medssl.stages.index import index
+from medssl.stages.workspace import open_workspace
 
 CARD = {
     "version": 1, "name": "many", "title": "t", "source": "s", "licence": "l", "citation": "c", "obtain": "o",
@@ -112,6 +114,41 @@ def test_labels_are_changed_without_reading_pixels(study):
     run(study_file)
     assert set(archive(study_file)["label.finding"]) == {"absent", "present"}
     assert sorted((study_file.parent / "work" / "private" / "segments").iterdir()) == segments
+
+
+def test_a_changed_table_of_labels_is_seen(study):
+    study_file, root = study
+    card = yaml.safe_load((study_file.parent / "card.yaml").read_text())
+    card["targets"]["finding"]["source"] = [{"csv": "labels.csv", "key": "file", "column": "finding"}]
+    (study_file.parent / "card.yaml").write_text(yaml.safe_dump(card))
+    names = [path.name for path in sorted(root.glob("p0*.png"))]
+    (root / "labels.csv").write_text("file,finding\n" + "".join(f"{name},even\n" for name in names))
+    run(study_file)
+    assert set(archive(study_file)["label.finding"]) == {"no"}
+    assert "nothing has changed" in run(study_file)
+    (root / "labels.csv").write_text("file,finding\n" + "".join(f"{name},odd\n" for name in names))
+    assert "nothing has changed" not in run(study_file)
+    assert set(archive(study_file)["label.finding"]) == {"yes"}
+
+
+def test_only_index_looks_at_very_many_files(study, monkeypatch, capsys):
+    study_file, root = study
+    monkeypatch.setattr("medssl.stages.index.LOOKED_AT", 20)
+    run(study_file)
+    made = index(open_workspace(study_file))
+    assert "30 images of 30 patients, as indexed on 20" in (said := " ".join(capsys.readouterr().out.split()))
+    assert "from 31 files; `medssl index` finds what has changed among them since" in said
+    write(root, 100)
+    assert index(open_workspace(study_file)).data_digest == made.data_digest
+    assert "1 are read" in run(study_file)
+    assert len(index(open_workspace(study_file)).manifest) == 31
+    # Other settings are never taken for these.
+    card = yaml.safe_load((study_file.parent / "card.yaml").read_text())
+    card["targets"]["finding"]["classes"] = {"absent": ["even"], "present": ["odd"]}
+    (study_file.parent / "card.yaml").write_text(yaml.safe_dump(card))
+    capsys.readouterr()
+    assert set(index(open_workspace(study_file)).manifest["label.finding"]) == {"absent", "present"}
+    assert "as indexed" not in capsys.readouterr().out
 
 
 def test_fresh_reads_everything_again_and_leaves_nothing_behind(study):
