@@ -112,13 +112,21 @@ def _by_name(windows: pd.DataFrame, is_ct: np.ndarray, name: str) -> pd.DataFram
     return windows.assign(**{column: windows[column].mask(is_ct, value) for column, value in columns.items()})
 
 
+SHOWING = (
+    "modality", "rows", "columns", "channels", "spacing_row", "spacing_column", "full_low", "full_high", "window_center",
+    "window_width", "window_function", "lut", "inverted", "p00_5", "p99_5", "store_shard", "store_row", "store_slope",
+    "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1",
+)  # fmt: skip
+"""Columns of the manifest that say how pixels are shown; the others, at a million rows, cost seconds to gather."""
+
+
 class PixelSource:
     """The images of some rows of a manifest, by position."""
 
     def __init__(self, store: Store, manifest: pd.DataFrame, rows: np.ndarray, window_rule: str) -> None:
         """`rows`: positions of images in the manifest, in the order by which `batch` addresses them."""
         self.store, self.rows = store, np.asarray(rows, np.int64)
-        part = manifest.iloc[self.rows]
+        part = manifest[[name for name in SHOWING if name in manifest]].iloc[self.rows]
         self.channels = int(part["channels"].max()) if "channels" in part and len(part) else 1
         windows = choose_windows(part, window_rule)
         lut = pd.to_numeric(windows["lut"]).fillna(-1).to_numpy(np.int64)

@@ -47,15 +47,16 @@ def pretrain(
     if not chosen:
         say("pretrain", "none of these arms is pretrained")
         return
-    todo = [name for name in chosen if fresh or not _is_done(work, archive, name)]
+    jobs = {name: _job(work, archive, name) for name in chosen}
+    todo = {name: job for name, job in jobs.items() if fresh or not _is_done(job)}
     for name in chosen:
         if name not in todo:
             say("pretrain", f"{name}: nothing has changed, its encoder is in {encoder_folder(work, name)}")
     if todo:
-        _tell_cost(work, archive, todo)
+        _tell_cost(work, archive, list(todo.values()))
     with stop_on_signals() as stop:
-        for name in todo:
-            pretrain_arm(work, archive, _job(work, archive, name), stop, world, fresh=fresh, force=force)
+        for job in todo.values():
+            pretrain_arm(work, archive, job, stop, world, fresh=fresh, force=force)
 
 
 def _check_shared(work: Workspace, world: World) -> None:
@@ -84,8 +85,8 @@ def encoder_folder(work: Workspace, arm: str) -> Path:
     return work.folder / "pretrain" / arm / "encoder"
 
 
-def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, Any]:
-    """What an arm's encoder depends on: settings that shape it, and digests of what it sees."""
+def pretrain_inputs(work: Workspace, archive: Archive, arm: str, rows: np.ndarray) -> dict[str, Any]:
+    """What an arm's encoder depends on: settings that shape it, and digests of the images that it sees, at the positions `rows`."""
     study = work.study
     shaping = study.pretrain.model_dump(
         mode="json", exclude={"sources", "checkpoint", "recompute", "log_every_steps", "knn_images", "collapse", "optimizer"}
@@ -104,47 +105,42 @@ def pretrain_inputs(work: Workspace, archive: Archive, arm: str) -> dict[str, An
         },
         "pairs": pair_settings(work, study.sources_of(arm), plan),
         "arm": {"init": study.arms[arm].init, "method": study.arms[arm].method, "sources": study.sources_of(arm)},
-        "data": digest_of(archive.manifest["exact_hash"].iloc[_rows(work, archive, arm)].tolist()),
+        "data": digest_of(archive.manifest["exact_hash"].iloc[rows].tolist()),
         "excluded": archive.summary["splits"]["excluded_digest"],
     }
 
 
-def _rows(work: Workspace, archive: Archive, arm: str) -> np.ndarray:
-    return archive.require_images(archive.rows(pretrain=True, source=work.study.sources_of(arm)))
-
-
-def _is_done(work: Workspace, archive: Archive, arm: str) -> bool:
+def _is_done(job: Job) -> bool:
     """Whether the arm's encoder is there.
 
     Raises:
         CheckpointError: it is there, but of other settings: days of training are not thrown away without being asked to.
     """
-    folder, inputs = work.folder / "pretrain" / arm, pretrain_inputs(work, archive, arm)
-    receipt = read_receipt(folder)
-    if receipt is None or is_made_from(folder, inputs):
+    receipt = read_receipt(job.folder)
+    if receipt is None or is_made_from(job.folder, job.inputs):
         return receipt is not None
-    changed = describe(differences(receipt["inputs"], inputs))
+    changed = describe(differences(receipt["inputs"], job.inputs))
     raise CheckpointError(
-        f"pretrain/{arm}: its encoder belongs to another study: {changed}; put the study back, choose another work_dir, "
+        f"pretrain/{job.arm}: its encoder belongs to another study: {changed}; put the study back, choose another work_dir, "
         "or train it anew with --fresh"
     )
 
 
 def _job(work: Workspace, archive: Archive, arm: str) -> Job:
-    return Job(arm, work.folder / "pretrain" / arm, _rows(work, archive, arm), pretrain_inputs(work, archive, arm))
+    rows = archive.require_images(archive.rows(pretrain=True, source=work.study.sources_of(arm)))
+    return Job(arm, work.folder / "pretrain" / arm, rows, pretrain_inputs(work, archive, arm, rows))
 
 
-def _tell_cost(work: Workspace, archive: Archive, arms: list[str]) -> None:
+def _tell_cost(work: Workspace, archive: Archive, jobs: list[Job]) -> None:
     settings, plan = work.study.pretrain, plan_of(work.study)
-    for arm in arms:
-        rows = _rows(work, archive, arm)
-        images = len(rows)
+    for job in jobs:
+        arm, images = job.arm, len(job.rows)
         steps = images // settings.batch_size * settings.epochs
         if steps == 0:
             raise DataError(
                 f"pretrain: {arm} has {images:,} images, fewer than one batch of {settings.batch_size}; lower pretrain.batch_size"
             )
-        check_fit(archive, rows, chosen_settings(work, "pretrain"))
+        check_fit(archive, job.rows, chosen_settings(work, "pretrain"))
         seen = steps * settings.batch_size
         text = f"{arm}: {settings.epochs} epochs of {images:,} images, {steps:,} steps of {settings.batch_size}, {seen:,} samples seen"
         say("pretrain", f"{text} at {work.study.encoder.input_size} px")

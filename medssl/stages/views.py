@@ -114,7 +114,8 @@ def check_fit(archive: Archive, rows: np.ndarray, settings: ViewSettings, of: st
     """
     if len(rows) == 0:
         raise DataError("views: there are no images that pretraining may see; see `medssl index --report`")
-    policy, part = POLICIES[settings.policy], archive.manifest.iloc[rows]
+    policy = POLICIES[settings.policy]
+    part = archive.manifest[["source", "kind", "modality", "channels", "spacing_row", "spacing_column"]].iloc[rows]
     where = {"pretrain": "pretrain.views", "finetune": "finetune.full.views"}[of]
     volumes = (part["kind"] == "volume").to_numpy()
     if volumes.any() and policy.dims == 2:
@@ -167,7 +168,7 @@ def log_views(work: Workspace, archive: Archive, rows: np.ndarray, folder: Path,
 
     Images that may show text or a face are left out; where there are no others there is no sheet, and the log says so.
     """
-    rows = rows[~is_flagged(archive.manifest.iloc[rows]).to_numpy()]
+    rows = rows[~is_flagged(archive.manifest[["flags", "burned_in"]].iloc[rows]).to_numpy()]
     if len(rows) == 0:
         warn("pretrain: every image may show burned-in text, so no contact sheet of views is kept")
         return
