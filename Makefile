@@ -10,7 +10,7 @@ WORKERS ?= auto
 # tests/stages start before the short ones of the later folders; xdist's own order would start the files with few but long tests last.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long bench-reading bench-views bench-monitor bench-memory lint format install clean
+.PHONY: demo test test-long bench-reading bench-views bench-monitor bench-memory bench-step bench-growth lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -55,6 +55,15 @@ bench-monitor: install
 # What a SimTriplet step keeps in memory, by stem and with gradient checkpointing; about five minutes.
 bench-memory: install
 	$(BIN)/python benchmarks/memory.py
+
+# The whole of pretraining beside its bare step, and beside lightly from files on disk; about forty minutes.
+bench-step: install
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/step.py --lightly-workers 1 2
+
+# What a pretraining costs before its first step, up to a million images; about six minutes, 3 GB of disk.
+bench-growth: install
+	$(BIN)/python benchmarks/growth.py
 
 format: install
 	$(BIN)/ruff format .

@@ -22,6 +22,7 @@ from medssl.stages.index import index
 from medssl.stages.pretrain import encoder_folder
 from medssl.stages.pretraining import SWEEP_RESULT, described, plan_of
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
+from medssl.stages.record import log_record
 from medssl.stages.screen import console, say, show_table
 from medssl.stages.tracked import track_data
 from medssl.stages.watch import FIGURE
@@ -205,6 +206,7 @@ def _track(work: Workspace, archive: Archive, table: pd.DataFrame, folder: Path)
     settings, reference = work.study.evaluate, work.study.evaluate.reference
     with work.open_log("compare", stage="compare", params={"evaluate": settings.model_dump(mode="json")}) as log:
         track_data(work, log, archive.summary, [work.task.data], "test")
+        log_record(work, archive, log)
         counts = ("test_patients", "test_images", "test_positives", "replicates_used")
         log.metrics({f"compare/{name}": float(table[name].iloc[0]) for name in counts}, step=0)
         for name in (TABLE, PAGE, MARKDOWN):

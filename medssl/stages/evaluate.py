@@ -19,6 +19,7 @@ from medssl.stages.devices import choose_device
 from medssl.stages.finetune import HEAD, cell_inputs, finetune, new_classifier, recipe_of
 from medssl.stages.index import index
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
+from medssl.stages.record import log_record
 from medssl.stages.screen import bar, say
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
@@ -70,6 +71,7 @@ def _score_cells(
     test = test[archive.splits["label"].iloc[test].notna().to_numpy()]
     with work.open_log("evaluate", stage="evaluate", params={"cells": len(todo), "test_images": len(test)}) as log:
         track_data(work, log, archive.summary, [work.task.data], "test")
+        log_record(work, archive, log)
         repeats = _count_reads(work, todo)  # before the first label is read: a reading that is cut short was one
         with bar("evaluate", len(todo)) as progress:
             for cell in todo:

@@ -17,6 +17,7 @@ from medssl.data.splits import assert_disjoint
 from medssl.evaluation.linear_probe import LinearFit, fit_linear_probe
 from medssl.evaluation.operating_point import choose_threshold
 from medssl.files import digest_of, replacing
+from medssl.models.weights import InitRecord
 from medssl.seeds import derive
 from medssl.stages.arms import ArmEncoder, Features, arm_features, feature_inputs, load_arm
 from medssl.stages.cells import Cell, Draws, grid
@@ -24,6 +25,7 @@ from medssl.stages.devices import choose_device, choose_precision
 from medssl.stages.index import index
 from medssl.stages.pretrain import pretrain
 from medssl.stages.receipt import is_made_from, write_receipt
+from medssl.stages.record import log_record
 from medssl.stages.screen import Bar, bar, say
 from medssl.stages.tracked import track_data
 from medssl.stages.views import check_fit, chosen_settings
@@ -120,6 +122,7 @@ def _fit_arm(
     }
     with work.open_log(f"finetune-{arm.arm}", stage="finetune", params=params, tags={"medssl.arm": arm.arm}) as log:
         track_data(work, log, archive.summary, [work.task.data], "fine-tuning")
+        log_record(work, archive, log, InitRecord(arm.source, arm.digest, len(arm.encoder.state_dict())))
         features = arm_features(work, archive, arm, device) if any(cell.mode == "linear" for cell in todo) else None
         total = sum(1 if cell.mode == "linear" else epochs_of(draws.of(cell), work.study.finetune.full.epochs) for cell in todo)
         with bar(f"finetune {arm.arm}", total) as progress:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import math
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from medssl.data.store import Store
 from medssl.errors import StoreError
 from medssl.files import digest_of, write_json
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
+from medssl.stages.record import log_record
 from medssl.stages.screen import say, warn
 from medssl.stages.sources import How, Source, read_missing
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
+from medssl.tracking.locks import locked
 
 LOOKED_AT = 20_000
 """So many files are looked at by every command, in about a second; more by `medssl index` alone."""
@@ -54,14 +59,9 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How 
         inputs = settings | _files(sources)
         remade = fresh or not is_made_from(archive, inputs)
     if remade:
-        journal = Journal(work.private, work.folder / "pixels")
-        if fresh:
-            journal.restart()
-        with work.open_log("index", stage="index", params=_params(work)) as log:
-            _read(work, sources, journal, how)
-            summary = _make_archive(work, sources, journal, archive, inputs)
-            log.metrics({f"index/{key}": value for key, value in summary.items() if isinstance(value, int)}, step=0)
-            track_data(work, log, summary, sorted(work.study.data), "index")
+        with _no_other(work):
+            if fresh or not is_made_from(archive, inputs):  # else another command has made it meanwhile
+                _remake(work, sources, archive, inputs, how, fresh=fresh)
     drawn_from = split_inputs(work, archive)
     resplit = remade or not is_made_from(splits, drawn_from)
     if resplit:
@@ -74,6 +74,31 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How 
     return work.archive
 
 
+@contextmanager
+def _no_other(work: Workspace) -> Iterator[None]:
+    """Wait until no other command is making the archive of this work folder, and keep the others from it."""
+    with ExitStack() as stack:
+        path = work.private / "index.lock"
+        try:
+            stack.enter_context(locked(path, timeout=0.5))
+        except TimeoutError:
+            say("index", "another command is indexing into this work folder; waiting for its end")
+            stack.enter_context(locked(path, timeout=math.inf))
+        yield
+
+
+def _remake(work: Workspace, sources: list[Source], archive: Path, inputs: dict[str, Any], how: How, *, fresh: bool) -> None:
+    journal = Journal(work.private, work.folder / "pixels")
+    if fresh:
+        journal.restart()
+    with work.open_log("index", stage="index", params=_params(work)) as log:
+        log_record(work, None, log)
+        _read(work, sources, journal, how)
+        summary = _make_archive(work, sources, journal, archive, inputs)
+        log.metrics({f"index/{key}": value for key, value in summary.items() if isinstance(value, int)}, step=0)
+        track_data(work, log, summary, sorted(work.study.data), "index")
+
+
 def index_part(work: Workspace, how: How) -> Archive | None:
     """Read one of `how.shard`'s parts of the archive; the process that finds all parts read makes the archive.
 
@@ -83,8 +108,6 @@ def index_part(work: Workspace, how: How) -> Archive | None:
     Raises:
         UserError: see the errors of each part.
     """
-    from medssl.tracking.locks import locked
-
     part, parts = how.shard
     sources = [Source(work, name) for name in sorted(work.study.data)]
     name = f"{digest_of(archive_inputs(work, sources))[:16]}-of-{parts}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 from medssl.data.archive import Archive
 from medssl.data.placement import place
 from medssl.data.splits import assert_disjoint
+from medssl.errors import CheckpointError, CollapseError
+from medssl.files import write_atomic
 from medssl.methods import Method
 from medssl.methods.collapse import CollapseMonitor, Judge
 from medssl.models.encoder import Encoder
@@ -29,9 +33,12 @@ from medssl.stages.tracked import track_data
 from medssl.stages.views import log_views
 from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace
+from medssl.tracking.locks import locked
 from medssl.training.checkpoint import Checkpoints, describe, differences
 from medssl.training.compiling import compile_or_say
 from medssl.training.distributed import World
+from medssl.training.divergence import REPORT as DIVERGENCE
+from medssl.training.divergence import DivergenceError
 from medssl.training.loop import Run, check_batch, seconds_per_step, surroundings, train
 from medssl.training.stop import StopFlag
 from medssl.training.sync_batch_norm import synchronize_batch_norm
@@ -66,17 +73,35 @@ def pretrain_arm(work: Workspace, archive: Archive, job: Job, stop: StopFlag, wo
         Stopped: a signal asked for it; the same command goes on.
         UserError: see the errors of each part.
     """
-    training = _build(work, archive, job, world, force=force)
-    with world.leader_first():
-        if fresh and world.leads:  # not before everything that may be wrong has been checked
-            shutil.rmtree(job.folder, ignore_errors=True)
-    _look_back(job, training, world)
-    _get_ready(work, job, training, world)
-    if world.leads:
-        _lead(work, archive, job, training, stop, world)
-    else:
-        training.run.on_step = lambda step: feed_monitor(training.monitor, step)
-        train(training.run, stop, world)
+    with _alone(job) if world.leads else nullcontext():
+        training = _build(work, archive, job, world, force=force)
+        with world.leader_first():
+            if fresh and world.leads:  # not before everything that may be wrong has been checked
+                shutil.rmtree(job.folder, ignore_errors=True)
+        _look_back(job, training, world)
+        _get_ready(work, job, training, world)
+        if world.leads:
+            _lead(work, archive, job, training, stop, world)
+        else:
+            training.run.on_step = lambda step: feed_monitor(training.monitor, step)
+            train(training.run, stop, world)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Keep other commands from training the same arm into the same folder.
+
+    Raises:
+        CheckpointError: one does.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(job.folder.with_name(f".{job.arm}.lock"), timeout=0.5))
+        except TimeoutError:
+            raise CheckpointError(
+                f"pretrain/{job.arm}: another command is training it in this work folder; wait for its end, or choose another work_dir"
+            ) from None
+        yield
 
 
 def _build(work: Workspace, archive: Archive, job: Job, world: World, *, force: bool) -> _Training:
@@ -146,6 +171,12 @@ def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
             try:
                 train(run, stop, world)
+            except DivergenceError as error:
+                write_atomic(job.folder / DIVERGENCE, error.report)
+                log.artifact(job.folder / DIVERGENCE)
+                raise CollapseError(
+                    f"{error}; {job.folder / DIVERGENCE} has the last steps, and which layers are not finite"
+                ) from error
             finally:  # also of a run that was stopped: the figure is what its user wants to see
                 draw_collapse(log, job.folder / FIGURE, arm)
         figures = watch.last()

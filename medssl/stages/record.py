@@ -45,18 +45,19 @@ _GIT_PLACES = (
 _GIB = 2**30
 
 
-def log_record(work: Workspace, archive: Archive, log: RunLog, init: InitRecord | None = None) -> str | None:
+def log_record(work: Workspace, archive: Archive | None, log: RunLog, init: InitRecord | None = None) -> str | None:
     """Write the record of this run beside its log, name it as an artifact and set the params `record.…`.
 
     A run that goes on elsewhere gets a second record, `record_2.json`; the first stays.
 
     Args:
+        archive: what the run reads; None where the run is to make it.
         init: what the weights started from; None for a run that has no weights of its own.
 
     Returns:
         What differs from when the run was last started, as one line; None where nothing does or this is its start.
     """
-    record = machine_record(work.study_file) | {"inputs": input_hashes(archive, init)}
+    record = machine_record(work.study_file) | {"inputs": {} if archive is None else input_hashes(archive, init)}
     before = records(log.folder)
     changed = differences(read_json(before[-1]), record) if before else []
     if changed or not before:

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medssl.errors import CapacityError, CollapseError
+from medssl.errors import CapacityError
 from medssl.seeds import seed_global
+from medssl.training.divergence import DivergenceError, Trace, divergence_report
 from medssl.training.feed import Part, Prepared
 from medssl.training.optimizers import set_learning_rates
 
@@ -53,6 +54,7 @@ class Stepper:
         self._kept = [buffer.clone() for buffer in self._buffers]
         self._scaler = torch.amp.GradScaler(run.device.type, enabled=run.precision == torch.float16)
         self._skipped = self._in_a_row = 0
+        self._trace = Trace()
         if run.device.type == "cuda":
             self._read, self._arrived = torch.empty(2, pin_memory=True), torch.cuda.Event()
         # No buffer is sent: batch statistics are those of all ranks, and where they are not, each rank keeps its own and rank 0's are saved.
@@ -67,7 +69,7 @@ class Stepper:
 
         Raises:
             CapacityError: the memory is too small.
-            CollapseError: too many steps in a row had no finite loss.
+            DivergenceError: too many steps in a row had no finite loss.
         """
         try:
             return self._step(prepared, total, upcoming)
@@ -91,6 +93,7 @@ class Stepper:
             following.drawn = draw(run, following.parts[0])
         loss, norm = read()
         # Where fp16's scale made the gradient overflow the scaler leaves the step out and takes a smaller one.
+        self._trace.add(step + 1, loss, norm, max(rates.values()))
         skipped = not (math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()))
         if skipped:
             self._skip(step, loss, norm)
@@ -154,15 +157,16 @@ class Stepper:
         """Undo what the forward pass did to running statistics and queues: one NaN in them would never leave."""
         self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
         _copy(self._buffers, self._kept)
+        if self._in_a_row >= SKIPPED_IN_A_ROW:
+            raise DivergenceError(
+                f"training: the loss is {loss} and the norm of its gradient {norm} at step {step + 1}, the {self._in_a_row}th step in a "
+                f"row without a finite one ({self._skipped} in all); lower pretrain.optimizer.base_lr, set pretrain.clip_norm: 1.0 "
+                "or pretrain.precision: float32, and start over with --fresh",
+                divergence_report(self._run.module, self._trace, self._run.precision),
+            )
         self._run.optimizer.zero_grad(set_to_none=True)
         if self._scaler.is_enabled():
             self._scaler.update()
-        if self._in_a_row >= SKIPPED_IN_A_ROW:
-            raise CollapseError(
-                f"training: the loss is {loss} and the norm of its gradient {norm} at step {step + 1}, the {self._in_a_row}th step in a "
-                f"row without a finite one ({self._skipped} in all); lower pretrain.optimizer.base_lr, set pretrain.clip_norm: 1.0 "
-                "or pretrain.precision: float32, and start over with --fresh"
-            )
 
     def state_dict(self) -> dict[str, int | dict]:
         """Counters and fp16's scale."""

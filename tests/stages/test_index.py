@@ -21,6 +21,7 @@ from medssl.data.archive import MANIFEST, REJECTS
 from medssl.data.store import Store
 from medssl.stages.index import index
 from medssl.stages.workspace import open_workspace
+from medssl.tracking.locks import locked
 
 CARD = {
     "version": 1, "name": "many", "title": "t", "source": "s", "licence": "l", "citation": "c", "obtain": "o",
@@ -149,6 +150,23 @@ def test_only_index_looks_at_very_many_files(study, monkeypatch, capsys):
     capsys.readouterr()
     assert set(index(open_workspace(study_file)).manifest["label.finding"]) == {"absent", "present"}
     assert "as indexed" not in capsys.readouterr().out
+
+
+def test_two_commands_index_one_after_the_other(study):
+    study_file, _ = study
+    command = [sys.executable, "-m", "medssl", "index", "--config", str(study_file)]
+    (private := study_file.parent / "work" / "private").mkdir(parents=True)
+    with locked(private / "index.lock", timeout=1):
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+        for line in both[0].stdout:
+            if "another command is indexing" in line:
+                break
+        else:
+            pytest.fail("it did not wait")
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert len(archive(study_file)) == FILES
+    assert len(list((private / "segments").iterdir())) == 1  # the second one read nothing
 
 
 def test_fresh_reads_everything_again_and_leaves_nothing_behind(study):

@@ -7,11 +7,13 @@ import hashlib
 import json
 
 import pytest
+import torch
 import yaml
 
 from medssl.data.card import find_card
 from medssl.errors import CheckpointError, CollapseError, DataError, StudyError
 from medssl.methods import METHODS, build_method
+from medssl.methods.simsiam import SimSiam
 from medssl.models.encoder import build_encoder
 from medssl.models.encoder_file import load_encoder_folder
 from medssl.stages.index import index
@@ -20,6 +22,8 @@ from medssl.stages.pretraining import merged, plan_of, view_plans
 from medssl.stages.workspace import check_components, open_workspace
 from medssl.study import read_study
 from medssl.tracking import lines
+from medssl.tracking.locks import locked
+from medssl.training.divergence import REPORT
 
 QUICK = {"backbone": "resnet18", "input_size": 32}  # collapses sooner, and a step takes half the time
 SMALL = {
@@ -206,6 +210,31 @@ def test_a_collapse_stops_the_run_where_the_study_says_so(tmp_path, write_study)
     assert "\n" not in str(caught.value)
     assert not encoder_folder(work, "in_domain").exists()
     assert (work.folder / "pretrain" / "in_domain" / "collapse.svg").exists()
+
+
+def test_a_loss_that_is_not_finite_leaves_a_report(shared, tmp_path, monkeypatch):
+    work = opened(shared, tmp_path, "simsiam", "pretrain.epochs=20")
+    forward = SimSiam.forward
+
+    def without_a_number(self, batch):
+        return (output := forward(self, batch)) and dataclasses.replace(output, loss=output.loss * torch.nan)
+
+    monkeypatch.setattr(SimSiam, "forward", without_a_number)
+    with pytest.raises(CollapseError, match=r"--fresh; .*divergence\.md has the last steps"):
+        pretrain(work, arms=["in_domain"], fresh=True)
+    report = (work.folder / "pretrain" / "in_domain" / REPORT).read_text()
+    assert "# The loss is no longer finite" in report
+    assert "weights: all of" in report
+    assert "| 10 | nan | nan |" in report
+
+
+def test_two_commands_never_train_the_same_arm(shared, tmp_path):
+    work = opened(shared, tmp_path, "simsiam", "pretrain.epochs=1")
+    (work.folder / "pretrain").mkdir(exist_ok=True)
+    refused = pytest.raises(CheckpointError, match=r"pretrain/in_domain: another command is training it in this work folder")
+    with locked(work.folder / "pretrain" / ".in_domain.lock", timeout=1), refused:
+        pretrain(work, arms=["in_domain"], fresh=True)
+    pretrain(work, arms=["in_domain"], fresh=True)
 
 
 def test_a_collapse_is_said_and_the_run_goes_on(tmp_path, write_study, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from medssl.augment.policies import build_policy, policy_settings
 from medssl.data.batches import epoch_order
-from medssl.errors import CapacityError, CheckpointError, CollapseError, DataError
+from medssl.errors import CapacityError, CheckpointError, DataError
 from medssl.intervals import Interval
 from medssl.training.checkpoint import Checkpoints
+from medssl.training.divergence import DivergenceError
 from medssl.training.loop import Run, ViewPlan, seconds_per_step, train
 from medssl.training.optimizers import build_optimizer
 from medssl.training.recipe import Recipe
@@ -212,8 +214,13 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_is_counted(source):
 
 
 def test_ten_steps_in_a_row_without_one_end_the_run(source):
-    with pytest.raises(CollapseError, match=r"the loss is nan .* at step 11, the 10th step in a row .*--fresh"):
+    with pytest.raises(DivergenceError, match=r"the loss is nan .* at step 11, the 10th step in a row .*--fresh") as caught:
         train(poisoned(source, set(range(2, 100))), StopFlag())
+    report = caught.value.report
+    assert "| 11 | nan | nan |" in report
+    assert re.search(r"gradients of the last step: (\d+) of \1 are not finite: \w+", report)
+    assert re.search(r"weights: all of \d+ are finite", report)
+    assert re.search(r"\| 1 \| -?\d", report)  # the last good step
 
 
 def test_a_clipped_gradient_is_as_long_as_allowed(source):
