@@ -99,6 +99,10 @@ def _write(work: Workspace, out: Path, of: str, sheet: bytes, shown: pd.DataFram
             log.artifact(own, pixels=True)
 
 
+SHEET_FROM = 50_000
+"""Of so many images, drawn at random, those on the sheet of a pretraining are chosen."""
+
+
 def chosen_settings(work: Workspace, of: str) -> ViewSettings:
     """The checked settings of the views of a step."""
     if of == "finetune":
@@ -168,6 +172,8 @@ def log_views(work: Workspace, archive: Archive, rows: np.ndarray, folder: Path,
 
     Images that may show text or a face are left out; where there are no others there is no sheet, and the log says so.
     """
+    if len(rows) > SHEET_FROM:  # grouping a million costs seconds, before the first step
+        rows = np.sort(numpy_generator(work.study.seed, "views", "of").choice(rows, SHEET_FROM, replace=False))
     rows = rows[~is_flagged(archive.manifest[["flags", "burned_in"]].iloc[rows]).to_numpy()]
     if len(rows) == 0:
         warn("pretrain: every image may show burned-in text, so no contact sheet of views is kept")
