@@ -33,7 +33,7 @@ class ArmEncoder:
     arm: str
     encoder: Encoder
     source: str  # where its weights come from, for the report
-    digest: str  # of all its tensors
+    sha256: str  # of all its tensors
 
     def copy(self) -> Encoder:
         """The same encoder again, to be trained."""
@@ -102,7 +102,7 @@ def feature_inputs(work: Workspace, archive: Archive, arm: ArmEncoder) -> dict[s
     """What an arm's features depend on."""
     settings = work.study.encoder
     return {
-        "encoder": arm.digest,
+        "encoder": arm.sha256,
         "data": archive.data_digest,
         "splits": archive.summary["splits"]["digest"],
         "labels": archive.summary["labels_digest"],  # decides which images are labelled

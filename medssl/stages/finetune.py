@@ -17,7 +17,6 @@ from medssl.data.splits import assert_disjoint
 from medssl.evaluation.linear_probe import LinearFit, fit_linear_probe
 from medssl.evaluation.operating_point import choose_threshold
 from medssl.files import digest_of, replacing
-from medssl.models.weights import InitRecord
 from medssl.seeds import derive
 from medssl.stages.arms import ArmEncoder, Features, arm_features, feature_inputs, load_arm
 from medssl.stages.cells import Cell, Draws, grid
@@ -117,12 +116,12 @@ def _fit_arm(
     params = {
         "arm": arm.arm,
         "weights": arm.source,
-        "encoder_digest": arm.digest,
+        "encoder_digest": arm.sha256,
         "finetune": work.study.finetune.model_dump(mode="json"),
     }
     with work.open_log(f"finetune-{arm.arm}", stage="finetune", params=params, tags={"medssl.arm": arm.arm}) as log:
         track_data(work, log, archive.summary, [work.task.data], "fine-tuning")
-        log_record(work, archive, log, InitRecord(arm.source, arm.digest, len(arm.encoder.state_dict())))
+        log_record(work, archive, log, arm)
         features = arm_features(work, archive, arm, device) if any(cell.mode == "linear" for cell in todo) else None
         total = sum(1 if cell.mode == "linear" else epochs_of(draws.of(cell), work.study.finetune.full.epochs) for cell in todo)
         with bar(f"finetune {arm.arm}", total) as progress:

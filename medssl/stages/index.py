@@ -65,7 +65,8 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How 
     drawn_from = split_inputs(work, archive)
     resplit = remade or not is_made_from(splits, drawn_from)
     if resplit:
-        _make_splits(work, archive, splits, drawn_from)
+        with _no_other(work):
+            _make_splits(work, archive, splits, drawn_from)
     work.archive = open_archive(archive, splits)
     if trusted is not None:
         say("index", f"{_counted(work.archive.summary)}, {trusted}")
@@ -120,8 +121,7 @@ def index_part(work: Workspace, how: How) -> Archive | None:
         numbers = ", ".join(map(str, left[:8])) + (", ..." if len(left) > 8 else "")
         say("index", f"part {part} of {parts} is read; the archive is made by the last, still to come: {numbers}")
         return None
-    with locked(markers / "lock", timeout=3600):
-        made = index(work, look=True)
+    made = index(work, look=True)
     for marker in markers.glob(f"{name}-*"):
         marker.unlink(missing_ok=True)
     return made

@@ -7,12 +7,11 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import medssl
 from medssl.data.archive import Archive
 from medssl.files import read_json, write_json
-from medssl.models.weights import InitRecord
 from medssl.training.checkpoint import describe, differences
 
 if TYPE_CHECKING:
@@ -45,19 +44,26 @@ _GIT_PLACES = (
 _GIB = 2**30
 
 
-def log_record(work: Workspace, archive: Archive | None, log: RunLog, init: InitRecord | None = None) -> str | None:
+class Weights(Protocol):
+    """What a run starts from."""
+
+    source: str  # for people
+    sha256: str | None  # hex; None where the seed gives them
+
+
+def log_record(work: Workspace, archive: Archive | None, log: RunLog, weights: Weights | None = None) -> str | None:
     """Write the record of this run beside its log, name it as an artifact and set the params `record.…`.
 
     A run that goes on elsewhere gets a second record, `record_2.json`; the first stays.
 
     Args:
         archive: what the run reads; None where the run is to make it.
-        init: what the weights started from; None for a run that has no weights of its own.
+        weights: what the run starts from; None where it has none.
 
     Returns:
         What differs from when the run was last started, as one line; None where nothing does or this is its start.
     """
-    record = machine_record(work.study_file) | {"inputs": {} if archive is None else input_hashes(archive, init)}
+    record = machine_record(work.study_file) | {"inputs": {} if archive is None else input_hashes(archive, weights)}
     before = records(log.folder)
     changed = differences(read_json(before[-1]), record) if before else []
     if changed or not before:
@@ -76,18 +82,18 @@ def records(folder: Path) -> list[Path]:
     return [path for path in (folder / NAME, *numbered) if path.exists()]
 
 
-def input_hashes(archive: Archive, init: InitRecord | None = None) -> dict[str, str | None]:
+def input_hashes(archive: Archive, weights: Weights | None = None) -> dict[str, str | None]:
     """Digests (hex) of the data, of the splits and of the patients kept out of pretraining; source and SHA-256 of the weights.
 
-    `init_sha256` is None for random weights, which the seed gives; both `init_…` are None without `init`.
+    `init_sha256` is None for random weights, which the seed gives; both `init_…` are None without `weights`.
     """
     splits = archive.summary["splits"]
     return {
         "data_digest": archive.data_digest,
         "splits_digest": splits["digest"],
         "excluded_digest": splits["excluded_digest"],
-        "init_source": None if init is None else init.source,
-        "init_sha256": None if init is None else init.sha256,
+        "init_source": None if weights is None else weights.source,
+        "init_sha256": None if weights is None else weights.sha256,
     }
 
 

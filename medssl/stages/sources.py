@@ -65,7 +65,8 @@ class Source:
     def __init__(self, work: Workspace, name: str) -> None:
         self.name, self.card = name, work.cards[name]
         self.root = find_root(self.card, work.study.data[name].root, name, work.folder / "phantom" / self.card.name)
-        self._made_here = self.card.phantom is not None and work.study.data[name].root is None
+        if self.card.phantom is not None and work.study.data[name].root is None:
+            _generate(self.card.phantom, self.root)
         self.reader = READERS[self.card.format]
         self.items: list[Item] = []
         self.refused: list[Reject] = []
@@ -94,8 +95,6 @@ class Source:
             DataError: no file matches the card.
             CardError: see `ValueReader`.
         """
-        if self._made_here:
-            _generate(self.card.phantom, self.root)
         found = self.reader.find(self.root, self.card.files.include, self.card.files.exclude, self.card.read)
         self.refused = [one for one in found if isinstance(one, Reject)]
         self.items = [one for one in found if isinstance(one, Item)]

@@ -39,7 +39,7 @@ def divergence_report(module: nn.Module, trace: Trace, precision: torch.dtype) -
     """Markdown: the last steps, and where values that are not finite stand.
 
     Args:
-        module: with the gradients of the last step.
+        module: with the gradients of the last step, and the buffers as its forward pass left them.
     """
     parameters = list(module.named_parameters())
     gradients = [(name, p.grad) for name, p in parameters if p.grad is not None]
@@ -58,8 +58,8 @@ def divergence_report(module: nn.Module, trace: Trace, precision: torch.dtype) -
         "|---:|---:|---:|---:|",
         *(f"| {step:,} | {loss:.6g} | {norm:.6g} | {rate:.4g} |" for step, loss, norm, rate in trace.steps),
         "",
-        "Gradients that are not finite in every layer: the loss itself is not, so look at heads and loss. In some layers alone: look there, and at",
-        "layers that come after. Norms that grow step by step: the learning rate is too high for this batch, or `pretrain.clip_norm` would help.",
+        "The first running statistics that are not finite tell the layer in which the forward pass lost the numbers; where all are finite, look at",
+        "the heads and the loss. Norms that grow step by step: the learning rate is too high for this batch, or `pretrain.clip_norm` would help.",
         "",
     ]
     return "\n".join(lines)

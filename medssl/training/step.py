@@ -156,17 +156,19 @@ class Stepper:
     def _skip(self, step: int, loss: float, norm: float) -> None:
         """Undo what the forward pass did to running statistics and queues: one NaN in them would never leave."""
         self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
+        ends = self._in_a_row >= SKIPPED_IN_A_ROW
+        report = divergence_report(self._run.module, self._trace, self._run.precision) if ends else ""  # before it is undone
         _copy(self._buffers, self._kept)
-        if self._in_a_row >= SKIPPED_IN_A_ROW:
+        self._run.optimizer.zero_grad(set_to_none=True)
+        if self._scaler.is_enabled():
+            self._scaler.update()
+        if ends:
             raise DivergenceError(
                 f"training: the loss is {loss} and the norm of its gradient {norm} at step {step + 1}, the {self._in_a_row}th step in a "
                 f"row without a finite one ({self._skipped} in all); lower pretrain.optimizer.base_lr, set pretrain.clip_norm: 1.0 "
                 "or pretrain.precision: float32, and start over with --fresh",
-                divergence_report(self._run.module, self._trace, self._run.precision),
+                report,
             )
-        self._run.optimizer.zero_grad(set_to_none=True)
-        if self._scaler.is_enabled():
-            self._scaler.update()
 
     def state_dict(self) -> dict[str, int | dict]:
         """Counters and fp16's scale."""

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from medssl.cli import app
 from medssl.data.archive import MANIFEST, REJECTS
+from medssl.data.card import find_card
 from medssl.data.store import Store
 from medssl.stages.index import index
 from medssl.stages.workspace import open_workspace
@@ -130,6 +131,22 @@ def test_a_changed_table_of_labels_is_seen(study):
     (root / "labels.csv").write_text("file,finding\n" + "".join(f"{name},odd\n" for name in names))
     assert "nothing has changed" not in run(study_file)
     assert set(archive(study_file)["label.finding"]) == {"yes"}
+
+
+def test_made_up_images_are_not_indexed_anew_by_the_next_command(tmp_path):
+    study_file, card = tmp_path / "study.yaml", yaml.safe_load(find_card("phantom_cxr", tmp_path).read_text())
+    card["phantom"] |= {"patients": 12, "size": 64}
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    study_file.write_text(
+        yaml.safe_dump(
+            {
+                "version": 1, "name": "made_up", "work_dir": str(tmp_path / "work"), "data": {"phantom": {"card": "card.yaml"}},
+                "store": {"size": 32}, "encoder": {"input_size": 28}, "tracking": {"enabled": False},
+            }
+        )
+    )  # fmt: skip
+    assert "nothing has changed" not in run(study_file)
+    assert "nothing has changed" in run(study_file)
 
 
 def test_only_index_looks_at_very_many_files(study, monkeypatch, capsys):
