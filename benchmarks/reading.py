@@ -291,7 +291,7 @@ def million(rows: int = 1_000_000) -> list[dict]:
     from million_rows import manifest, opened
 
     from medssl.data.splits import make_splits
-    from medssl.study import BinaryTask
+    from medssl.task import BinaryTask
 
     frame = manifest(rows)
     seconds_open = opened(frame)

@@ -7,14 +7,16 @@ import re
 import types
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medssl.errors import UserError
 
 M = typing.TypeVar("M", bound=BaseModel)
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
+"""How studies, data sets, targets and arms are called."""
 
 
 class StrictModel(BaseModel):

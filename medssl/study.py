@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from medssl.errors import StudyError
+from medssl.finetuning import FinetuneSettings
 from medssl.intervals import interval_of
-from medssl.strict import StrictModel, check, near_miss, parse_yaml, read_yaml
+from medssl.strict import Name, StrictModel, check, near_miss, parse_yaml, read_yaml
+from medssl.task import BinaryTask
 
 VERSION = 1
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=64)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DataSource(StrictModel):
@@ -66,50 +66,10 @@ class EncoderSettings(StrictModel):
     )
 
 
-class PatientSplit(StrictModel):
-    """Patients drawn at random, stratified by label, images that are pixel-identical kept together."""
-
-    kind: Literal["patient"] = "patient"
-    validation: Share = 0.1
-    test: Share = 0.3
-
-    @model_validator(mode="after")
-    def _leaves_training(self) -> PatientSplit:
-        if self.test <= 0 or self.validation + self.test >= 1:
-            raise ValueError("validation + test must leave something to train on, and test must be above 0")
-        return self
-
-
-class OfficialSplit(StrictModel):
-    """The split that the data set's card brings."""
-
-    kind: Literal["official"] = "official"
-    collisions: Literal["refuse", "remove_from_training"] = "refuse"
-
-
 def _rising(span: list[float]) -> list[float]:
     if span[0] > span[1]:
         raise ValueError(f"is {span}, the first number must not be above the second")
     return span
-
-
-def _patient_unless_said(split: Any) -> Any:
-    return {"kind": "patient", **split} if isinstance(split, dict) else split
-
-
-class BinaryTask(StrictModel):
-    """Two classes, one of them the positive one, a label an image."""
-
-    kind: Literal["binary"]
-    data: Name
-    target: Name
-    positive: str
-    negative: str | None = Field(
-        default=None, description="null: every other class of the target; images of further classes are unlabelled"
-    )
-    split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind"), BeforeValidator(_patient_unless_said)] = (
-        PatientSplit()
-    )
 
 
 class OptimizerSettings(StrictModel):
@@ -227,53 +187,6 @@ def stock_arms(method: str = "simsiam") -> dict[str, dict[str, str]]:
         "in_domain": {"init": "random", "method": method},
         "imagenet_in_domain": {"init": "imagenet", "method": method},
     }
-
-
-def _budget(value: Any) -> Any:
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 2
-    if not (whole or value == "all" or (isinstance(value, float) and 0 < value <= 1)):
-        raise ValueError(f"is {value!r}; allowed: a number of patients (2 or more), a share of them (0.1 is a tenth), or all")
-    return value
-
-
-Budget = Annotated[int | float | Literal["all"], BeforeValidator(_budget)]
-
-
-class LinearSettings(StrictModel):
-    """Logistic regression on frozen features."""
-
-    budgets: list[Budget] | None = Field(default=None, min_length=1, description="null: finetune.budgets")
-    seeds: int | None = Field(default=None, ge=1, le=100, description="null: finetune.seeds")
-    regularization: list[Annotated[float, Field(gt=0)]] = Field(default=[1e-3, 1e-2, 0.1, 1.0, 10.0], min_length=1)
-
-
-class FullSettings(StrictModel):
-    """All weights are trained, with AdamW, and the epoch is chosen inside the label budget."""
-
-    budgets: list[Budget] | None = Field(default=None, min_length=1, description="null: finetune.budgets")
-    seeds: int | None = Field(default=None, ge=1, le=100, description="null: finetune.seeds")
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=32, ge=2)
-    lr: float = Field(default=3e-4, gt=0)
-    head_lr: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=0.05, ge=0)
-    views: dict[str, Any] = Field(default_factory=lambda: {"policy": "chest_xray", "geometry": {"crop_scale": [0.7, 1.0]}})
-
-
-class FinetuneSettings(StrictModel):
-    """Small labelled sets: for each arm, mode, label budget and draw of labels one fit, called a cell."""
-
-    budgets: list[Budget] = Field(default=["all"], min_length=1, description="Patients (a whole number), a share of them, or all")
-    seeds: int = Field(default=5, ge=1, le=100, description="Draws of labels")
-    folds: int = Field(default=5, ge=2, le=10, description="Folds of the cross-validation inside a budget under 100 patients")
-    linear: LinearSettings | None = LinearSettings()
-    full: FullSettings | None = None
-
-    @model_validator(mode="after")
-    def _has_a_mode(self) -> FinetuneSettings:
-        if self.linear is None and self.full is None:
-            raise ValueError("linear and full are both null; keep at least one")
-        return self
 
 
 class EvaluateSettings(StrictModel):

@@ -12,8 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from medssl.data.formats.options import ReadOptions
 from medssl.data.pair_kinds import PairKind
 from medssl.errors import CardError
-from medssl.strict import StrictModel, check, near_miss, read_yaml
-from medssl.study import Name
+from medssl.strict import Name, StrictModel, check, near_miss, read_yaml
 
 VERSION = 1
 DATA_VARIABLE = "MEDSSL_DATA"

@@ -9,7 +9,7 @@ from medssl.data.groups import codes, link_patients, near_classes, order_groups
 from medssl.data.manifest import LABEL_PREFIX
 from medssl.errors import DataError
 from medssl.files import digest_of
-from medssl.study import BinaryTask, OfficialSplit, PatientSplit
+from medssl.task import BinaryTask, OfficialSplit, PatientSplit
 
 HELD_OUT = ("validation", "test")
 LEAST_PATIENTS = 2  # of each class, in each part: below that no metric has a meaning

@@ -20,7 +20,8 @@ from medssl.errors import StoreError, StudyError
 from medssl.files import write_atomic
 from medssl.stages.screen import warn
 from medssl.strict import near_miss
-from medssl.study import BinaryTask, Study, read_study
+from medssl.study import Study, read_study
+from medssl.task import BinaryTask
 
 if TYPE_CHECKING:
     from medssl.tracking import RunLog, TrackingSettings

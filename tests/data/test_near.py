@@ -17,7 +17,7 @@ from medssl.data.perceptual import BANDS, perceptual_hash
 from medssl.data.reading import exact_hash
 from medssl.data.splits import make_splits
 from medssl.data.store import ShardWriter, Store, place, write_store
-from medssl.study import BinaryTask
+from medssl.task import BinaryTask
 
 
 def picture(seed: int, side: int = 128) -> np.ndarray:

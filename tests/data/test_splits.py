@@ -12,7 +12,7 @@ import pytest
 from medssl.data.groups import MOST_SHARED, content_order, link_patients, order_groups, shared_images
 from medssl.data.splits import assert_disjoint, make_splits, summarise
 from medssl.errors import DataError
-from medssl.study import BinaryTask
+from medssl.task import BinaryTask
 
 TASK = BinaryTask(kind="binary", data="labelled", target="finding", positive="yes")
 
