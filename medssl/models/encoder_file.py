@@ -44,8 +44,12 @@ class CardPreprocessing(StrictModel):
 class CardInit(StrictModel):
     """Where the weights started."""
 
-    source: str = Field(description="random, imagenet: <file>, encoder: <name> or file: <name>")
+    source: str = Field(description="random, imagenet: <file>, imagenet_statistics: <file>, encoder: <name> or file: <name>")
     sha256: Sha256 | None = Field(description="Of the weights file; null: random")
+    saw: Literal["nothing", "imagenet", "proven", "not_checked", "unknown"] | None = Field(
+        default=None,
+        description="Whether these weights may have seen the patients kept out; proven: they have not; null: not said",
+    )
 
 
 class CardMethod(StrictModel):
@@ -72,7 +76,8 @@ class EncoderCard(StrictModel):
     method: CardMethod | None = Field(description="null: not pretrained by medssl")
     epochs: int | None = Field(default=None, ge=0)
     samples_seen: int | None = Field(default=None, ge=0)
-    seed: int
+    seed: int = Field(description="Of this pretraining run: the study's, or for a further run of the arm one derived from it")
+    run: int = Field(default=0, ge=0, description="Which pretraining run of its arm")
     data_digest: str | None = Field(default=None, description="Hash of the images trained on; null: none")
     excluded_digest: str | None = Field(default=None, description="Hash of the patients and images kept out; null: none")
     metrics: dict[str, float | None] = Field(default_factory=dict)

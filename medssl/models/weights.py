@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
 import torch
 import torchvision
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from medssl.errors import CheckpointError, WeightsError
 from medssl.files import sha256_of_file
 from medssl.models.backbones import Backbone, build_backbone
 from medssl.models.encoder import Encoder
-from medssl.models.encoder_file import CARD_NAME, load_encoder_folder
+from medssl.models.encoder_file import CARD_NAME, WEIGHTS_NAME, EncoderCard, load_encoder_folder
 from medssl.models.imagenet import imagenet_state
 from medssl.models.norms import group_norm_to_batch_norm
+from medssl.models.state_dict import in_network_names, read_state_dict
+from medssl.models.statistics import draw_by_statistics
 from medssl.seeds import derive
 
-# What training scripts put before a network's own names, tried one after the other, each only if every name carries it.
-PREFIXES = ("module.", "backbone.", "encoder.", "network.")
-# Where training scripts keep the network in a checkpoint that holds more than it.
-WRAPPERS = ("state_dict", "model")
+RANDOM, IMAGENET, STATISTICS = "random", "imagenet", "imagenet_statistics"
+_FIRST_NAMES = 3  # of the tensors that an error names
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,13 @@ class InitRecord:
     """What an encoder was initialised with, for encoder.json and the log.
 
     Attributes:
-        source: `random`, `imagenet: <file>`, `encoder: <name>` or `file: <name>`; names alone, no path of this machine.
+        source: `random`, `imagenet: <file>`, `imagenet_statistics: <file>`, `encoder: <name>` or `file: <name>`; names alone, no
+            path of this machine.
         sha256: of the weights file, hex; None for random.
-        matched: number of the backbone's tensors that the source gave.
+        matched: number of the backbone's tensors that the source gave, or whose statistics it gave.
         missing: names that the source did not have: always empty, a partial load is an error.
         unexpected: names that the source had besides: those of a classifier head.
+        card: encoder.json of an encoder that medssl made; None for all else.
     """
 
     source: str
@@ -47,6 +47,30 @@ class InitRecord:
     matched: int
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
+    card: EncoderCard | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For receipts and logs: all of it but the card, as JSON values."""
+        return {
+            "source": self.source,
+            "sha256": self.sha256,
+            "matched": self.matched,
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+        }
+
+    def line(self) -> str:
+        """What was loaded: `294 matched, 0 missing, 2 unexpected (the classifier head: a, b), from imagenet: <file>`."""
+        if self.source == RANDOM:
+            return f"{self.matched} tensors drawn at random"
+        head = f" (the classifier head: {', '.join(self.unexpected)})" if self.unexpected else ""
+        if self.source.startswith(f"{STATISTICS}:"):
+            return (
+                f"{self.matched} tensors drawn with the means and variances of theirs, {len(self.missing)} missing, "
+                f"{len(self.unexpected)} unexpected{head}, from {self.source}; batch statistics start anew"
+            )
+        return f"{self.matched} matched, {len(self.missing)} missing, {len(self.unexpected)} unexpected{head}, from {self.source}"
 
 
 @contextlib.contextmanager
@@ -63,9 +87,9 @@ def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_resid
     Args:
         encoder: changed in place, on whichever device it is; its normalisation stays.
         init: `random`: the library's own initialisation, drawn from the stream ("init"); `imagenet`: see
-            `medssl.models.imagenet`; else a path: a folder with encoder.json, or a state dict of the backbone as .pth,
-            .pt or .safetensors.
-        seed: of the study; only `random` reads it.
+            `medssl.models.imagenet`; `imagenet_statistics`: see `medssl.models.statistics`; else a path: a folder with
+            encoder.json, or a state dict of the backbone as .pth, .pt or .safetensors, also in RadImageNet's layout.
+        seed: of the study or of one of an arm's runs; only `random` and `imagenet_statistics` read it.
         zero_init_residual: with `random`, the last BN weight of each residual block starts at 0, so that each block
             starts as the identity (1706.02677, section 5.1), as SimSiam does. timm's ResNets always do. None: where the network
             has such blocks; loaded weights stay as they are.
@@ -74,50 +98,39 @@ def initialise(encoder: Encoder, init: str | Path, *, seed: int, zero_init_resid
         WeightsError: no such weights on this machine, other weights than announced, or weights of another network.
     """
     backbone = encoder.backbone
-    if init == "random":
+    if init == RANDOM:
         return _random(backbone, seed, zero_init_residual)
     if zero_init_residual:
         raise WeightsError(f"init '{init}': zero_init_residual would wipe loaded weights; allowed with init 'random' only")
-    if init == "imagenet":
+    if init == IMAGENET:
         state, path = imagenet_state(backbone)
         return _load(backbone, state, path, f"imagenet: {path.name}")
+    if init == STATISTICS:
+        return _by_statistics(backbone, seed)
     path = Path(init)
+    if path.name in (CARD_NAME, WEIGHTS_NAME) and (path.parent / CARD_NAME).is_file():
+        path = path.parent
     if (path / CARD_NAME).is_file():
         return _from_encoder_folder(encoder, path)
     if not path.is_file():
         raise WeightsError(
-            f"{path}: is neither a folder with {CARD_NAME} nor a weights file; allowed: random, imagenet or a path"
+            f"{path}: is neither a folder with {CARD_NAME} nor a weights file; allowed: {RANDOM}, {IMAGENET}, {STATISTICS} or a path"
         )
-    return _load(backbone, read_state_dict(path), path, f"file: {path.name}")
+    return _from_file(backbone, path)
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pth or .pt file by name, without the prefixes and wrappers of training scripts.
+def sha256_of_init(path: Path) -> str:
+    """SHA-256 (hex) that stands for the weights at `path`, a folder with encoder.json or a file; the weights are not loaded.
 
     Raises:
-        WeightsError: the file is not of these formats, needs code to be run, or holds something else than tensors.
+        WeightsError: there is neither.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".safetensors":
-            value = safetensors.torch.load_file(path)
-        elif path.suffix in (".pth", ".pt"):
-            value = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise WeightsError(f"{path}: is no weights file; allowed: .safetensors, .pth, .pt")
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: holds more than tensors, which could run code; save the state dict alone") from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read ({type(error).__name__}); is it complete? fetch it again") from error
-    for wrapper in WRAPPERS:
-        if isinstance(value, dict) and isinstance(value.get(wrapper), dict):
-            value = value[wrapper]
-    if not isinstance(value, dict) or not value or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise WeightsError(f"{path}: is not a state dict, that is names with tensors; save model.state_dict()")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in value):
-            value = {name.removeprefix(prefix): tensor for name, tensor in value.items()}
-    return value
+    if (path / CARD_NAME).is_file():
+        path = path / WEIGHTS_NAME
+    if not path.is_file():
+        raise WeightsError(f"{path}: is neither a folder with {CARD_NAME} nor a weights file; name one of them as init")
+    return sha256_of_file(path)
 
 
 def _random(backbone: Backbone, seed: int, zero_init_residual: bool | None) -> InitRecord:
@@ -133,7 +146,23 @@ def _random(backbone: Backbone, seed: int, zero_init_residual: bool | None) -> I
         for gamma in zeroed:
             nn.init.zeros_(gamma)
     backbone.load_state_dict(fresh.state_dict())
-    return InitRecord("random", None, len(fresh.state_dict()))
+    return InitRecord(RANDOM, None, len(fresh.state_dict()))
+
+
+def _by_statistics(backbone: Backbone, seed: int) -> InitRecord:
+    state, path = imagenet_state(backbone)
+    # In a network of its own on the CPU, so that the draws are the same wherever the encoder is.
+    drawn = build_backbone(backbone.name, backbone.stem, backbone.group_norm)
+    record = _load(drawn, state, path, f"{STATISTICS}: {path.name}")
+    tensors = draw_by_statistics(drawn, seed)
+    backbone.load_state_dict(drawn.state_dict())
+    return dataclasses.replace(record, matched=tensors)
+
+
+def _from_file(backbone: Backbone, path: Path) -> InitRecord:
+    state, mapped = in_network_names(read_state_dict(path), backbone.network.state_dict())
+    layout = ", RadImageNet's names mapped to the network's" if mapped else ""
+    return _load(backbone, state, path, f"file: {path.name}{layout}")
 
 
 def _last_gammas(backbone: Backbone) -> list[nn.Parameter]:
@@ -168,7 +197,7 @@ def _from_encoder_folder(encoder: Encoder, folder: Path) -> InitRecord:
             )
     state = other.backbone.state_dict()
     encoder.backbone.load_state_dict(state)
-    return InitRecord(f"encoder: {folder.name}", card.weights_sha256, len(state))
+    return InitRecord(f"encoder: {folder.name}", card.weights_sha256, len(state), card=card)
 
 
 def _load(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str) -> InitRecord:
@@ -183,7 +212,7 @@ def _load(backbone: Backbone, state: dict[str, Tensor], path: Path, source: str)
         if names:
             raise WeightsError(
                 f"{path}: does not fit {backbone.name} with a {backbone.stem} stem: of {len(expected)} tensors it {what} "
-                f"{len(names)}, first {names[0]}; name the weights of this network"
+                f"{len(names)}, first {', '.join(names[:_FIRST_NAMES])}; name the weights of this network"
             )
     backbone.network.load_state_dict({name: state[name] for name in expected})
     return InitRecord(source, sha256_of_file(path), len(expected), (), tuple(sorted(head)))

@@ -11,7 +11,7 @@ from medssl.errors import WeightsError
 from medssl.files import sha256_of_file
 from medssl.models.encoder import build_encoder
 from medssl.models.encoder_file import save_encoder
-from medssl.models.weights import init_stream, initialise
+from medssl.models.weights import init_stream, initialise, sha256_of_init
 
 
 @pytest.fixture
@@ -114,6 +114,74 @@ def test_a_backbone_that_does_not_load_fully_is_an_error(encoder, tmp_path):
     assert same(before, encoder.state_dict()), "a refused file changed the encoder"
 
 
+@pytest.mark.parametrize("prefix", ["backbone.", "module.backbone.", ""])
+@pytest.mark.parametrize("name", ["resnet50", "timm/resnet50"])
+def test_radimagenets_resnet_by_the_place_among_the_children(tmp_path, prefix, name):
+    """As the published checkpoint was saved: Sequential of the first nine children, below `backbone`."""
+    torch.manual_seed(0)
+    original = torchvision.models.resnet50()
+    sequential = torch.nn.Sequential(*list(original.children())[:9])
+    state = {prefix + key: tensor for key, tensor in sequential.state_dict().items()}
+    assert f"{prefix}4.0.conv1.weight" in state
+    assert f"{prefix}0.weight" in state
+    torch.save(state, tmp_path / "ResNet50.pt")
+    encoder = build_encoder(name)
+    record = initialise(encoder, tmp_path / "ResNet50.pt", seed=0)
+    network = encoder.backbone.network.state_dict()
+    assert all(torch.equal(network[key], tensor) for key, tensor in original.state_dict().items() if not key.startswith("fc."))
+    assert (record.matched, record.unexpected) == (len(network), ())
+    assert record.source == "file: ResNet50.pt, RadImageNet's names mapped to the network's"
+    whole = torch.nn.Sequential(*original.children())  # with the classifier
+    torch.save({f"backbone.{key}": tensor for key, tensor in whole.state_dict().items()}, tmp_path / "whole.pt")
+    assert initialise(encoder, tmp_path / "whole.pt", seed=0).unexpected == ("fc.bias", "fc.weight")
+
+
+def test_radimagenets_densenet(tmp_path):
+    torch.manual_seed(0)
+    original = torchvision.models.densenet121()
+    sequential = torch.nn.Sequential(*list(original.children())[:-1])
+    torch.save({f"backbone.{key}": tensor for key, tensor in sequential.state_dict().items()}, tmp_path / "DenseNet121.pt")
+    encoder = build_encoder("timm/densenet121")
+    record = initialise(encoder, tmp_path / "DenseNet121.pt", seed=0)
+    network = encoder.backbone.network.state_dict()
+    assert torch.equal(network["features.norm5.bias"], original.features.norm5.bias)
+    assert record.matched == len(network) == len(sequential.state_dict())
+
+
+def test_radimagenets_weights_of_another_network_are_refused(encoder, tmp_path):
+    sequential = torch.nn.Sequential(*list(torchvision.models.resnet50().children())[:9])
+    torch.save({f"backbone.{key}": tensor for key, tensor in sequential.state_dict().items()}, tmp_path / "ResNet50.pt")
+    with pytest.raises(
+        WeightsError, match=r"does not fit resnet18 .* has besides \d+, first layer1\.0\.bn3\.bias, .* name the weights"
+    ):
+        initialise(encoder, tmp_path / "ResNet50.pt", seed=0)
+
+
+def test_the_line_says_what_was_loaded(encoder, tmp_path):
+    state = network_state()
+    torch.save(state | {"fc.weight": torch.zeros(2, 512), "fc.bias": torch.zeros(2)}, tmp_path / "a.pth")
+    line = initialise(encoder, tmp_path / "a.pth", seed=0).line()
+    assert line == f"{len(state)} matched, 0 missing, 2 unexpected (the classifier head: fc.bias, fc.weight), from file: a.pth"
+    assert initialise(encoder, "random", seed=0).line() == f"{len(state)} tensors drawn at random"
+
+
+def test_the_names_of_an_error_are_three(encoder, tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "bad.pth")
+    with pytest.raises(
+        WeightsError, match=r"of (\d+) tensors it lacks \1, first bn1\.bias, bn1\.num_batches_tracked, bn1\.running_mean; name"
+    ):
+        initialise(encoder, tmp_path / "bad.pth", seed=0)
+
+
+def test_the_digest_of_an_init_is_that_of_its_weights(tmp_path, encoder, encoder_card):
+    card = save_encoder(tmp_path / "run", encoder, encoder_card(encoder))
+    assert sha256_of_init(tmp_path / "run") == card.weights_sha256
+    torch.save(network_state(), tmp_path / "a.pth")
+    assert sha256_of_init(tmp_path / "a.pth") == sha256_of_file(tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="neither a folder"):
+        sha256_of_init(tmp_path / "none.pth")
+
+
 def test_files_that_are_no_weights(encoder, tmp_path):
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 5)
@@ -138,6 +206,10 @@ def test_from_an_encoder_folder(encoder, tmp_path, encoder_card):
     record = initialise(encoder, tmp_path / "run", seed=0)
     assert same(encoder.state_dict(), source.state_dict())
     assert (record.source, record.sha256) == ("encoder: run", card.weights_sha256)
+    assert record.card == card
+    again = build_encoder("resnet18", "small")
+    assert initialise(again, tmp_path / "run" / "encoder.safetensors", seed=0) == record, "its file stands for its folder"
+    assert same(again.state_dict(), source.state_dict())
     with pytest.raises(WeightsError, match="stem is small"):
         initialise(build_encoder("resnet18"), tmp_path / "run", seed=0)
     with pytest.raises(WeightsError, match="another normalisation"):
