@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from medssl.errors import CheckpointError, DataError
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import CARD_NAME, EncoderCard, load_encoder_folder
 from medssl.models.features import extract_features
+from medssl.tracking.artifacts import fetch, is_remote
+from medssl.tracking.mlflow_store import Store, prepare_mlflow
 
 DEPTHS = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0), "int16": (-32768.0, 32767.0)}
 
@@ -110,13 +113,20 @@ def load_encoder(place: str | Path, *, device: str = "cpu") -> PretrainedEncoder
     """Load an encoder that medssl trained.
 
     Args:
-        place: the folder that holds encoder.json, or `runs:/RUN_ID/encoder` in the MLflow store that MLFLOW_TRACKING_URI names.
+        place: the folder that holds encoder.json, or in the MLflow store that MLFLOW_TRACKING_URI names `runs:/RUN_ID/encoder`
+            or a registered `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
         device: where to put it.
 
     Raises:
         CheckpointError: there is none, or its files do not belong together.
     """
-    folder = _download(str(place)) if str(place).startswith(("runs:/", "models:/", "mlflow-artifacts:/")) else Path(place)
+    if is_remote(str(place)) or str(place).startswith("mlflow-artifacts:/"):
+        with tempfile.TemporaryDirectory() as temporary:
+            return _load(_download(str(place), Path(temporary)), device)
+    return _load(Path(place), device)
+
+
+def _load(folder: Path, device: str) -> PretrainedEncoder:
     if folder.name == CARD_NAME:
         folder = folder.parent
     if not (folder / CARD_NAME).exists() and (folder / "encoder" / CARD_NAME).exists():
@@ -125,17 +135,17 @@ def load_encoder(place: str | Path, *, device: str = "cpu") -> PretrainedEncoder
     return PretrainedEncoder(encoder, card).to(device).eval()
 
 
-def _download(uri: str) -> Path:
-    from medssl.tracking.mlflow_store import prepare_mlflow
-
+def _download(uri: str, folder: Path) -> Path:
     prepare_mlflow()
-    from mlflow.artifacts import download_artifacts
+    import mlflow
 
     try:
-        return Path(download_artifacts(artifact_uri=uri))
+        if is_remote(uri):
+            return fetch(uri, Store(mlflow.get_tracking_uri()), folder)[0]
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     except Exception as problem:  # trackers and stores raise kinds of their own; all mean the same here
         raise CheckpointError(
-            f"{uri}: cannot be fetched ({type(problem).__name__}); set MLFLOW_TRACKING_URI to the store that has the run"
+            f"{uri}: cannot be fetched ({type(problem).__name__}); set MLFLOW_TRACKING_URI to the store that has it"
         ) from problem
 
 

@@ -5,6 +5,7 @@ Every key is explained where it stands in `configs/chest_xray.yaml`; `medssl con
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from medssl.errors import StudyError
 from medssl.finetuning import FinetuneSettings
 from medssl.intervals import interval_of
+from medssl.seeds import derive
 from medssl.strict import Name, StrictModel, check, near_miss, parse_yaml, read_yaml
 from medssl.task import BinaryTask
 
@@ -140,6 +142,10 @@ class PretrainSettings(StrictModel):
     collapse: CollapseSettings = CollapseSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     transductive: bool = False
+    seeds: int = Field(default=1, ge=1, le=20, description="Pretraining runs of each arm, each from a seed of its own")
+    converged_epochs: int = Field(
+        default=100, ge=1, description="Epochs below which a report says that pretraining has not converged; see docs/methods.md"
+    )
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> PretrainSettings:
@@ -174,9 +180,21 @@ class SweepSettings(StrictModel):
 class Arm(StrictModel):
     """One way to initialise the encoder."""
 
-    init: str = Field(default="random", min_length=1, description="random, imagenet, or the path of an encoder or weights")
+    init: str = Field(
+        default="random",
+        min_length=1,
+        description="random, imagenet, imagenet_statistics, the path of an encoder or of weights, runs:/RUN_ID/path, "
+        "models:/NAME/VERSION or models:/NAME@ALIAS of MLflow",
+    )
     method: str | None = Field(default=None, description="null: no pretraining; else the method of pretrain.method")
     sources: list[Name] | None = Field(default=None, min_length=1, description="null: pretrain.sources")
+
+    @property
+    def start(self) -> str:
+        """`init` as it may be shown: of a path its last part; what MLflow names without a slash, which looks like a folder."""
+        if self.init.startswith(("runs:/", "models:/")):
+            return self.init.replace(":/", " ", 1).replace("/", " ")
+        return Path(self.init).name
 
 
 def stock_arms(method: str = "simsiam") -> dict[str, dict[str, str]]:
@@ -197,13 +215,29 @@ class EvaluateSettings(StrictModel):
     level: float = Field(default=0.95, gt=0.5, lt=1)
 
 
-class TrackingSettings(StrictModel):
-    """Where runs are shown; the local logs are written in any case."""
+with warnings.catch_warnings():
+    # `register` is also a method of every abstract class's metaclass, which pydantic takes for one of the model's own.
+    warnings.filterwarnings("ignore", message='Field name "register"')
 
-    enabled: bool = True
-    uri: str | None = Field(default=None, description="null: sqlite in the work folder")
-    experiment: str | None = Field(default=None, description="null: the study's name")
-    images: bool = Field(default=False, description="Allow pixels to go to the tracker")
+    class TrackingSettings(StrictModel):
+        """Where runs are shown; the local logs are written in any case."""
+
+        enabled: bool = True
+        uri: str | None = Field(default=None, description="null: sqlite in the work folder")
+        experiment: str | None = Field(default=None, description="null: the study's name")
+        images: bool = Field(default=False, description="Allow pixels to go to the tracker")
+        register: str | None = Field(
+            default=None,
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+            max_length=200,
+            description="Name of the registered model that each pretrained encoder becomes a version of; null: none",
+        )
+
+        @model_validator(mode="after")
+        def _can_register(self) -> TrackingSettings:
+            if self.register is not None and not self.enabled:
+                raise ValueError("register is set, but enabled is false; allowed: null, or enabled: true")
+            return self
 
 
 class PrivacySettings(StrictModel):
@@ -278,9 +312,9 @@ class Study(StrictModel):
                 )
             if arm.method is None and arm.sources is not None:
                 raise ValueError(f"arms.{name}.sources is set, but the arm has no method to pretrain with; allowed: null")
-            if arm.init == "imagenet" and self.encoder.stem == "small":
+            if arm.init in ("imagenet", "imagenet_statistics") and self.encoder.stem == "small":
                 raise ValueError(
-                    f"arms.{name}.init is imagenet, but encoder.stem is small, which has no ImageNet weights; allowed: standard"
+                    f"arms.{name}.init is {arm.init}, but encoder.stem is small, which has no ImageNet weights; allowed: standard"
                 )
 
     @property
@@ -292,6 +326,14 @@ class Study(StrictModel):
     def work_folder(self) -> Path:
         """Where everything that medssl makes for this study goes."""
         return Path(self.work_dir or f"runs/{self.name}")
+
+    def runs_of(self, arm: str) -> int:
+        """How many pretraining runs an arm has: pretrain.seeds, and 1 for one that is not pretrained."""
+        return self.pretrain.seeds if self.arms[arm].method else 1
+
+    def seed_of_run(self, run: int) -> int:
+        """The seed of an arm's pretraining run (from 0), in [0, 2**63): the study's own for the first."""
+        return self.seed if run == 0 else derive(self.seed, "run", run)
 
     def sources_of(self, arm: str) -> list[str]:
         """The data sets that an arm is pretrained on, sorted."""

@@ -71,3 +71,29 @@ def in_network_names(state: dict[str, Tensor], network: Iterable[str]) -> tuple[
     if not all(first in table and rest for first, _, rest in parts.values()):
         return state, False
     return {f"{table[first]}.{rest}": state[name] for name, (first, _, rest) in parts.items()}, True
+
+
+def weights_at(place: Path, card: str) -> Path:
+    """What an arm can start from at `place`: a weights file, or a folder with an encoder's card or with one weights file.
+
+    Args:
+        place: a file or folder, as it came from a store.
+        card: the name of an encoder's card. It may also stand in a folder `encoder` below.
+
+    Returns:
+        The folder that holds the card, or the weights file.
+
+    Raises:
+        WeightsError: there is nothing of the kind, or more than one weights file.
+    """
+    place = Path(place)
+    if place.is_file():
+        return place
+    for folder in (place, place / "encoder"):
+        if (folder / card).is_file():
+            return folder
+    files = sorted(path for path in place.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
+    if len(files) == 1:
+        return files[0]
+    found = f"{len(files)} weights files ({', '.join(path.name for path in files[:3])})" if files else "no weights file"
+    raise WeightsError(f"{place.name}: holds {found} and no {card}; name the one that is meant, by its whole path")

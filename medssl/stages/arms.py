@@ -17,8 +17,9 @@ from medssl.files import replacing
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import load_encoder_folder
 from medssl.models.features import extract_features, recalibrate_batch_norm
-from medssl.stages.encoders import initial_encoder
-from medssl.stages.pretrain import encoder_folder
+from medssl.stages.encoders import initial_encoder, tell_arm, tell_start
+from medssl.stages.pretrain import encoder_folder, pretrain_facts
+from medssl.stages.pretrain_arm import run_name
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import bar, say
 from medssl.stages.workspace import Workspace
@@ -34,25 +35,41 @@ class ArmEncoder:
     encoder: Encoder
     source: str  # where its weights come from, for the report
     sha256: str  # of all its tensors
+    run: int = 0  # which pretraining run of the arm
+    saw: str = ""  # whether the weights it began with may have seen the test patients, for the report
+
+    @property
+    def name(self) -> str:
+        """Of the arm and its run, as of a folder."""
+        return run_name(self.arm, self.run)
 
     def copy(self) -> Encoder:
         """The same encoder again, to be trained."""
         return copy.deepcopy(self.encoder)
 
 
-def load_arm(work: Workspace, archive: Archive, arm: str, device: torch.device) -> ArmEncoder:
-    """The encoder of an arm: what it was pretrained to, or what it starts from."""
+def load_arm(work: Workspace, archive: Archive, arm: str, run: int, device: torch.device) -> ArmEncoder:
+    """The encoder of an arm: what its pretraining run `run` (from 0) came to, or what it starts from.
+
+    What was loaded is said, once a command; a warning where its weights may have seen the test patients.
+
+    Raises:
+        CheckpointError, WeightsError, TrackingError: the weights are not there or do not fit.
+    """
     if work.study.arms[arm].method:
-        encoder, card = load_encoder_folder(encoder_folder(work, arm))
+        encoder, card = load_encoder_folder(encoder_folder(work, arm, run))
         source = f"{card.method.name} from {card.init.source}, {card.epochs} epochs"
+        tensors = len(encoder.backbone.state_dict())
+        tell_arm(work, run_name(arm, run), f"{tensors} matched, 0 missing, 0 unexpected, from {source}")
+        saw = pretrain_facts(work, arm, run).get("init_saw_sentence", "")
     else:
-        encoder, init = initial_encoder(work, arm)
-        source = init.source
+        encoder, init = initial_encoder(work, arm, run)
+        source, saw = init.source, tell_start(work, archive, arm, init).sentence
     encoder.to(device).eval()
     if work.study.encoder.batch_norm == "recalibrated":
         rows = archive.rows(source=work.task.data, split="train")
         recalibrate_batch_norm(encoder, _images(work, archive, rows, device))
-    return ArmEncoder(arm, encoder, source, state_digest(encoder))
+    return ArmEncoder(arm, encoder, source, state_digest(encoder), run, saw)
 
 
 def state_digest(encoder: Encoder) -> str:
@@ -84,7 +101,7 @@ class Features:
 
 def arm_features(work: Workspace, archive: Archive, arm: ArmEncoder, device: torch.device) -> Features:
     """Read the arm's features from the work folder, or compute them."""
-    folder, rows = work.folder / "finetune" / "features" / arm.arm, labelled_rows(work, archive)
+    folder, rows = work.folder / "finetune" / "features" / arm.name, labelled_rows(work, archive)
     inputs = feature_inputs(work, archive, arm)
     path = folder / "features.npy"
     if is_made_from(folder, inputs) and path.exists():

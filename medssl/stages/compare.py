@@ -113,7 +113,7 @@ def _splitting(work: Workspace) -> str:
 
 def _arm_facts(work: Workspace, name: str) -> ArmFacts:
     arm = work.study.arms[name]
-    init = arm.init if arm.init in ("random", "imagenet") else Path(arm.init).name
+    init = arm.start
     if not arm.method:
         return ArmFacts(name, init)
     facts = read_receipt(encoder_folder(work, name).parent)["facts"]
@@ -213,7 +213,7 @@ def _track(work: Workspace, archive: Archive, table: pd.DataFrame, folder: Path)
             log.artifact(folder / name, folder="comparison")
         for arm, rows in table.groupby("arm", sort=False):
             params = {"arm": arm, "reference": reference} | work.study.arms[arm].model_dump(mode="json", exclude={"sources"})
-            params["init"] = Path(params["init"]).name
+            params["init"] = work.study.arms[arm].start
             with work.open_log(
                 f"compare-{arm}", stage="compare", parent=log.folder, params=params, tags={"medssl.arm": arm}
             ) as child:

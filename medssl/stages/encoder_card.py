@@ -10,6 +10,7 @@ from medssl.methods import method_settings
 from medssl.models.encoder import Encoder
 from medssl.models.encoder_file import EncoderCard
 from medssl.models.weights import InitRecord
+from medssl.stages.provenance import Provenance
 from medssl.stages.workspace import Workspace
 
 STEPS = [  # of the preprocessing, for people who read encoder.json
@@ -26,8 +27,10 @@ def encoder_card(
     archive: Archive,
     encoder: Encoder,
     init: InitRecord,
+    known: Provenance,
     *,
     arm: str,
+    run: int,
     epochs: int,
     seen: int,
     metrics: dict[str, float],
@@ -53,11 +56,12 @@ def encoder_card(
             "steps": STEPS,
         },
         batch_norm=study.encoder.batch_norm,
-        init={"source": init.source, "sha256": init.sha256},
+        init={"source": init.source, "sha256": init.sha256, "saw": known.saw},
         method={"name": study.arms[arm].method, "settings": method_settings(study.pretrain.method).model_dump(mode="json")},
         epochs=epochs,
         samples_seen=seen,
-        seed=study.seed,
+        seed=study.seed_of_run(run),
+        run=run,
         data_digest=archive.data_digest,
         excluded_digest=archive.summary["splits"]["excluded_digest"],
         metrics=finite,

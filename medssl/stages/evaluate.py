@@ -39,7 +39,7 @@ def evaluate(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
     finetune(work, arms=arms)
     archive, device = index(work), choose_device(work.study)
     draws, cells = Draws(work, archive), grid(work, work.chosen_arms(arms))
-    encoders = {name: load_arm(work, archive, name, device) for name in work.chosen_arms(arms)}
+    encoders = {name: load_arm(work, archive, name, 0, device) for name in work.chosen_arms(arms)}
     inputs = {cell: cell_inputs(work, archive, encoders[cell.arm], cell, draws.of(cell)) for cell in cells}
     todo = [cell for cell in cells if fresh or not is_made_from(_folder(work, cell), inputs[cell])]
     if not todo:

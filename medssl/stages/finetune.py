@@ -58,7 +58,7 @@ def finetune(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
     with stop_on_signals() as stop:
         made = 0
         for name in chosen:
-            arm = load_arm(work, archive, name, device)
+            arm = load_arm(work, archive, name, 0, device)
             mine = [cell for cell in cells if cell.arm == name]
             inputs = {cell: cell_inputs(work, archive, arm, cell, draws.of(cell)) for cell in mine}
             todo = [cell for cell in mine if fresh or not is_made_from(cell.folder(work), inputs[cell])]

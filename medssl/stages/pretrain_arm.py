@@ -24,18 +24,23 @@ from medssl.models.recompute import recompute_activations
 from medssl.models.weights import InitRecord
 from medssl.stages.devices import choose_device
 from medssl.stages.encoder_card import encoder_card
-from medssl.stages.encoders import initial_encoder
+from medssl.stages.encoders import initial_encoder, tell_start
 from medssl.stages.pretraining import Plan, build_run, new_method, plan_of, try_encoder
+from medssl.stages.provenance import Provenance
 from medssl.stages.receipt import write_receipt
 from medssl.stages.record import log_record
+from medssl.stages.registering import register_encoder
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import log_views
 from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace
+from medssl.tracking import lines
 from medssl.tracking.locks import locked
+from medssl.tracking.log import METRICS
 from medssl.training.checkpoint import Checkpoints, describe, differences
 from medssl.training.compiling import compile_or_say
+from medssl.training.convergence import converged
 from medssl.training.distributed import World
 from medssl.training.divergence import REPORT as DIVERGENCE
 from medssl.training.divergence import DivergenceError
@@ -43,15 +48,38 @@ from medssl.training.loop import Run, check_batch, seconds_per_step, surrounding
 from medssl.training.stop import StopFlag
 from medssl.training.sync_batch_norm import synchronize_batch_norm
 
+ENCODER = "encoder"  # folder of a finished encoder below that of its run
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Job:
     """What is to be made."""
 
     arm: str
+    run: int  # which pretraining run of the arm, from 0
     folder: Path
     rows: np.ndarray  # positions in the manifest of the images that it sees
     inputs: dict[str, Any]  # what the encoder depends on
+
+    @property
+    def name(self) -> str:
+        """Of the run: its folder below pretrain/, and in its log and messages."""
+        return run_name(self.arm, self.run)
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.inputs["seed"]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of the run in the tracker."""
+        return {"medssl.arm": self.arm, "medssl.run": str(self.run)}
+
+
+def run_name(arm: str, run: int) -> str:
+    """`in_domain` for an arm's first run, `in_domain-run1` for the next: no arm's name has a hyphen."""
+    return f"{arm}-run{run}" if run else arm
 
 
 @dataclass
@@ -59,6 +87,7 @@ class _Training:
     plan: Plan
     encoder: Encoder
     init: InitRecord
+    known: Provenance  # whether the initial weights may have seen the held-out patients
     method: Method
     run: Run
     monitor: CollapseMonitor
@@ -96,10 +125,10 @@ def _alone(job: Job) -> Iterator[None]:
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(job.folder.with_name(f".{job.arm}.lock"), timeout=0.5))
+            stack.enter_context(locked(job.folder.with_name(f".{job.name}.lock"), timeout=0.5))
         except TimeoutError:
             raise CheckpointError(
-                f"pretrain/{job.arm}: another command is training it in this work folder; wait for its end, or choose another work_dir"
+                f"pretrain/{job.name}: another command is training it in this work folder; wait for its end, or choose another work_dir"
             ) from None
         yield
 
@@ -109,17 +138,22 @@ def _build(work: Workspace, archive: Archive, job: Job, world: World, *, force: 
     device = choose_device(work.study, world.local_rank if world.size > 1 else None)
     if not settings.transductive:
         assert_disjoint(archive.splits, archive.manifest["exact_hash"], job.rows, archive.near)
-    encoder, init = initial_encoder(work, job.arm)
-    method = new_method(work, plan, encoder, device)
+    encoder, init = initial_encoder(work, job.arm, job.run)
+    if init.sha256 is not None and job.inputs["arm"].get("init_sha256", init.sha256) != init.sha256:
+        raise CheckpointError(
+            f"pretrain/{job.name}: the weights of {init.source} have changed since this command began; run it again"
+        )
+    known = tell_start(work, archive, job.arm, init)
+    method = new_method(work, plan, encoder, device, seed=job.seed)
     if world.size > 1 and settings.sync_batch_norm and method.sync_batch_norm:
         method = synchronize_batch_norm(method, device)
     checkpoints = Checkpoints(job.folder / "checkpoints", keep=settings.checkpoint.keep, say=warn, force=force)
-    run = build_run(work, archive, job.rows, method, plan, device, checkpoints=checkpoints, inputs=job.inputs)
+    run = build_run(work, archive, job.rows, method, plan, device, checkpoints=checkpoints, inputs=job.inputs, seed=job.seed)
     check_batch(run, world.size)
     monitor = CollapseMonitor(method.dim, encoder.feature_dim)
     judge = Judge(run.total_steps * run.batch_size, patience=settings.collapse.patience)
     run.extra_state = {"monitor": monitor, "judge": judge}
-    return _Training(plan, encoder, init, method, run, monitor, judge)
+    return _Training(plan, encoder, init, known, method, run, monitor, judge)
 
 
 def _look_back(job: Job, training: _Training, world: World) -> None:
@@ -128,13 +162,13 @@ def _look_back(job: Job, training: _Training, world: World) -> None:
     if loaded is not None:
         training.done, goes_on = loaded.step, f", going on from its checkpoint after step {loaded.step:,}"
         if changed := differences(loaded.surroundings, surroundings(training.run, world)):
-            warn(f"pretrain: {job.arm}: goes on in other surroundings, so not bit by bit as before: {describe(changed)}")
-    say("pretrain", f"{job.arm}: from {training.init.source} ({training.init.matched} tensors){goes_on}")
+            warn(f"pretrain: {job.name}: goes on in other surroundings, so not bit by bit as before: {describe(changed)}")
+    say("pretrain", f"{job.name}: from {training.init.source}{goes_on}")
 
 
 def _get_ready(work: Workspace, job: Job, training: _Training, world: World) -> None:
     """Do and say what goes before the first step."""
-    settings, run, arm, plan = work.study.pretrain, training.run, job.arm, training.plan
+    settings, run, arm, plan = work.study.pretrain, training.run, job.name, training.plan
     if world.size > 1:
         share = f"{run.batch_size // world.size} of the {run.batch_size} samples of a step each"
         say("pretrain", f"{arm}: {world.size} processes, {share}")
@@ -156,18 +190,18 @@ def _get_ready(work: Workspace, job: Job, training: _Training, world: World) -> 
 
 def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop: StopFlag, world: World) -> None:
     """Train as the one process that logs and writes."""
-    settings, run, arm = work.study.pretrain, training.run, job.arm
-    resume, tags = training.done > 0, {"medssl.arm": arm}
-    with work.open_log(f"pretrain-{arm}", stage="pretrain", resume=resume, params=job.inputs, tags=tags) as log:
-        track_data(work, log, archive.summary, work.study.sources_of(arm), "pretraining")
+    settings, run, name = work.study.pretrain, training.run, job.name
+    resume = training.done > 0
+    with work.open_log(f"pretrain-{name}", stage="pretrain", resume=resume, params=_params(job, training), tags=job.tags) as log:
+        track_data(work, log, archive.summary, work.study.sources_of(job.arm), "pretraining")
         if said := log_record(work, archive, log, training.init):
-            warn(f"pretrain: {arm}: this is not what the run was started with: {said}")
+            warn(f"pretrain: {name}: this is not what the run was started with: {said}")
         if not resume:
             log_views(work, archive, job.rows, job.folder, log)
-        with bar(f"pretrain {arm}", run.total_steps, training.done) as progress:
+        with bar(f"pretrain {name}", run.total_steps, training.done) as progress:
             watched = settings.knn_images and work.study.task
             knn = KnnWatch(work, archive, training.encoder, run.device) if watched else None
-            watch = Watch(arm, log, progress, training.monitor, training.judge, knn, settings, run)
+            watch = Watch(name, log, progress, training.monitor, training.judge, knn, settings, run)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
             try:
                 train(run, stop, world)
@@ -178,31 +212,55 @@ def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop
                     f"{error}; {job.folder / DIVERGENCE} has the last steps, and which layers are not finite"
                 ) from error
             finally:  # also of a run that was stopped: the figure is what its user wants to see
-                draw_collapse(log, job.folder / FIGURE, arm)
+                draw_collapse(log, job.folder / FIGURE, name)
         figures = watch.last()
         seen = run.total_steps * run.batch_size
+        history = [record for _, record in lines.read(log.folder / METRICS)]
+        rest = converged(history, epochs=run.epochs, samples=seen, least_epochs=settings.converged_epochs)
         card = encoder_card(
-            work, archive, training.encoder, training.init, arm=arm, epochs=run.epochs, seen=seen, metrics=figures
+            work,
+            archive,
+            training.encoder,
+            training.init,
+            training.known,
+            arm=job.arm,
+            run=job.run,
+            epochs=run.epochs,
+            seen=seen,
+            metrics=figures,
         )
-        save_encoder(job.folder / "encoder", training.encoder, card)
-        log.artifact(job.folder / "encoder", folder="encoder")
-    _finish(job, training, figures, seen)
+        save_encoder(job.folder / ENCODER, training.encoder, card)
+        log.artifact(job.folder / ENCODER, folder=ENCODER)
+        if work.study.tracking.register:
+            register_encoder(work, job.name, log, ENCODER, job.tags)
+    _finish(job, training, figures, seen, rest)
 
 
-def _finish(job: Job, training: _Training, figures: dict[str, float], seen: int) -> None:
+def _params(job: Job, training: _Training) -> dict[str, Any]:
+    """What the tracker shows of a run: its inputs, and what was loaded."""
+    return job.inputs | {"run": job.run, "init": training.init.facts, "init_saw": training.known.sentence}
+
+
+def _finish(job: Job, training: _Training, figures: dict[str, float], seen: int, rest: tuple[bool, str]) -> None:
     """Write the receipt, let the checkpoints go, say the verdict."""
-    (state, sentence), init, pairs = training.judge.final(figures), training.init, training.run.pairs
+    (state, sentence), pairs = training.judge.final(figures), training.run.pairs
     write_receipt(
         job.folder,
         job.inputs,
-        init=vars(init) | {"missing": [], "unexpected": list(init.unexpected)},
+        init=training.init.facts,
+        init_saw=training.known.saw,  # see medssl.stages.provenance
+        init_saw_sentence=training.known.sentence,
+        run=job.run,
         samples_seen=seen,
         figures=figures,
         verdict=state,
         sentence=sentence,
+        converged=rest[0],
+        convergence=rest[1],
         dim=training.method.dim,
         pairs=None if pairs is None else pairs.sentence(),
     )
     training.run.checkpoints.clear()
-    (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{job.arm}: {state}. {sentence}")
-    say("pretrain", f"{job.arm}: the encoder is in {job.folder / 'encoder'}")
+    (say if state == "healthy" else lambda _, text: warn(text))("pretrain", f"{job.name}: {state}. {sentence}")
+    say("pretrain", f"{job.name}: pretraining {'has' if rest[0] else 'has not'} converged: {rest[1]}")
+    say("pretrain", f"{job.name}: the encoder is in {job.folder / ENCODER}")

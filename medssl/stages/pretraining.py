@@ -115,9 +115,9 @@ def merged(value: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def new_method(work: Workspace, plan: Plan, encoder: Encoder, device: torch.device) -> Method:
-    """The method of a plan around `encoder`, on the device, in the memory layout that is fast there."""
-    method = build_method(plan.method, encoder, seed=work.study.seed).to(device)
+def new_method(work: Workspace, plan: Plan, encoder: Encoder, device: torch.device, *, seed: int | None = None) -> Method:
+    """The method of a plan around `encoder`, on the device, in the memory layout that is fast there; `seed`: None for the study's."""
+    method = build_method(plan.method, encoder, seed=work.study.seed if seed is None else seed).to(device)
     return method.to(memory_format=torch.channels_last) if device.type == "cuda" else method
 
 
@@ -161,8 +161,9 @@ def build_run(
     *,
     checkpoints: Checkpoints | None = None,
     inputs: dict[str, Any] | None = None,
+    seed: int | None = None,
 ) -> Run:
-    """A run of the loop. `checkpoints`, `inputs`: see `medssl.training.loop.Run`.
+    """A run of the loop. `checkpoints`, `inputs`: see `medssl.training.loop.Run`; `seed`: None for the study's.
 
     Raises:
         DataError: see `find_pairs`; or there are fewer images than one batch takes.
@@ -182,7 +183,7 @@ def build_run(
         max_steps=plan.max_steps,
         batch_size=plan.batch_size,
         accumulate=plan.accumulate,
-        seed=work.study.seed,
+        seed=work.study.seed if seed is None else seed,
         device=device,
         warmup_epochs=plan.recipe.warmup_epochs,
         final_lr=plan.recipe.final_lr,

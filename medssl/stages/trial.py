@@ -20,6 +20,7 @@ from medssl.models.weights import InitRecord
 from medssl.stages.encoders import initial_encoder
 from medssl.stages.pretraining import Plan, build_run, described, new_method, pair_settings
 from medssl.stages.screen import bar
+from medssl.stages.starts import start_of
 from medssl.stages.watch import Watch
 from medssl.stages.workspace import Workspace
 from medssl.tracking import lines
@@ -105,8 +106,9 @@ def _nearness_at_start(run: Run, method: Method, monitor: CollapseMonitor) -> fl
 
 def trial_inputs(work: Workspace, archive: Archive, rows: np.ndarray, plan: Plan, arm: str) -> dict[str, Any]:
     """What a trial depends on."""
-    study = work.study
-    return {
+    study, start = work.study, start_of(work, arm)
+    weights = {} if start.sha256 is None else {"init_sha256": start.sha256}
+    return weights | {
         "medssl": medssl.__version__,
         "plan": described(plan),
         "arm": study.arms[arm].model_dump(mode="json"),

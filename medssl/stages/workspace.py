@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import medssl
 from medssl.data.archive import Archive
 from medssl.data.card import Card, find_card, read_card
 from medssl.data.private import Secret, make_private, open_secret
-from medssl.errors import StoreError, StudyError
+from medssl.errors import StoreError, StudyError, TrackingError
 from medssl.files import write_atomic
 from medssl.stages.screen import warn
 from medssl.strict import near_miss
@@ -47,6 +47,8 @@ class Workspace:
     card_files: dict[str, Path]
     folder: Path
     archive: Archive | None = None  # once this command has indexed
+    starts: dict[str, Any] = field(default_factory=dict)  # what the arms' inits came to in this command; see stages.starts
+    told: set[str] = field(default_factory=set)  # lines about arms that have been printed
 
     @property
     def private(self) -> Path:
@@ -155,6 +157,7 @@ def check_study(config: Path, overrides: list[str] | None = None) -> Study:
         StudyError, CardError: something in them is wrong.
     """
     study = read_study(config, overrides)
+    _check_inits(study, config)
     _check_task(study, {name: read_card(path) for name, path in _card_files(study, config).items()}, config)
     return study
 
@@ -206,6 +209,17 @@ def check_components(study: Study) -> None:
         raise StudyError(
             f"encoder.input_size: is {study.encoder.input_size}, {study.encoder.backbone} takes only {backbone.fixed_input_size}"
         )
+
+
+def _check_inits(study: Study, config: Path) -> None:
+    from medssl.tracking.artifacts import is_remote, parse
+
+    for name, arm in study.arms.items():
+        if is_remote(arm.init):
+            try:
+                parse(arm.init)
+            except TrackingError as error:
+                raise StudyError(f"{config}: arms.{name}.init: {error}") from error
 
 
 def _check_task(study: Study, cards: dict[str, Card], config: Path) -> None:

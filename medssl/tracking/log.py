@@ -1,6 +1,6 @@
 """The local log of one stage run: the truth about it. MLflow is only shown what stands here.
 
-`events.jsonl` says what the run is (start, resume, params, dataset, artifact, end), `metrics.jsonl` what it measured,
+`events.jsonl` says what the run is (start, resume, params, dataset, artifact, register, end), `metrics.jsonl` what it measured,
 `system.jsonl` how the machine was used. Everything volatile is under the keys `time/…` and `system/…`, so the same study run
 twice writes the same metrics.jsonl but for those keys. Times are `time/unix_ms`: milliseconds since 1970 UTC.
 """
@@ -156,6 +156,14 @@ class RunLog:
                 f"artifact for {folder or 'the run'}: holds private/ or lies outside the work folder; it is not logged"
             )
         self._events.append({"event": "artifact", TIME: now(), "path": relative, "folder": folder, "pixels": pixels})
+
+    def register(self, model: str, *, folder: str, tags: Mapping[str, str] | None = None) -> None:
+        """Make the artifacts below `folder`, which were named before, a version of the registered model `model` in the tracker.
+
+        Args:
+            tags: of the version.
+        """
+        self._events.append({"event": "register", TIME: now(), "model": model, "folder": folder, "tags": tags or {}})
 
     def end(self, status: Status, *, error: str | None = None) -> None:
         """Close the log. `error` is the name of an exception's class, never its text, which could name a file."""

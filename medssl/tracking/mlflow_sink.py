@@ -21,6 +21,7 @@ from medssl.tracking import entries, lines
 from medssl.tracking.locks import locked
 from medssl.tracking.log import EVENTS, METRICS, STATE, SYSTEM, TIME, read_start
 from medssl.tracking.mlflow_store import SendingError, Store
+from medssl.tracking.registry import register
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -227,6 +228,8 @@ class Sink:
             self._dataset(event)
         elif kind == "artifact":
             self._artifact(event)
+        elif kind == "register":
+            register(self.store, run_id, event)
         elif kind == "end":
             with self.store.calls() as client:
                 if event["error"]:
