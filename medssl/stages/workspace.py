@@ -34,7 +34,8 @@ class Workspace:
     private/      the secret and what resolves keys; mode 600, never tracked
     archive/      manifest, rejects, pixel store
     splits/       the splits table
-    pretrain/     a folder an arm: checkpoint, encoder
+    pretrain/     a folder an arm and pretraining run: checkpoint, encoder
+    fetched/      weights that arms start from, from MLflow
     finetune/     features and cells
     evaluate/     test predictions
     compare/      the comparison and the report
