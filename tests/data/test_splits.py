@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from medssl.data.groups import MOST_SHARED, content_order, link_patients, order_groups, shared_images
-from medssl.data.splits import assert_disjoint, make_splits, summarise
+from medssl.data.split_summary import summarise
+from medssl.data.splits import assert_disjoint, make_splits
 from medssl.errors import DataError
 from medssl.task import BinaryTask
 
@@ -96,7 +97,7 @@ def test_held_out_patients_and_their_images_are_dropped_from_every_source():
     archive = splits[splits["source"] == "archive"]
     assert archive["excluded"].fillna("").tolist() == ["held_out_patient", "identical_to_held_out", "linked_to_held_out", "", ""]
     assert archive["pretrain"].tolist() == [False, False, False, True, True]
-    counts = summarise(splits, manifest["exact_hash"], "labelled")["excluded_from_pretraining"]
+    counts = summarise(splits, manifest["exact_hash"], TASK)["excluded_from_pretraining"]
     assert counts["identical_to_held_out"] == {"images": 1, "patients": 1}
     assert counts["linked_to_held_out"] == {"images": 1, "patients": 1}
     held = splits[splits["split"].isin(["test", "validation"])]
@@ -238,7 +239,7 @@ def test_near_images_of_held_out_patients_are_dropped_and_counted():
     splits = make_splits(manifest, TASK, 0, transductive=False, near=near)
     assert splits["excluded"].tolist()[-2:] == ["near_held_out", "linked_to_held_out"]
     assert not splits["pretrain"].iloc[-2:].any()
-    counts = summarise(splits, manifest["exact_hash"], "labelled")
+    counts = summarise(splits, manifest["exact_hash"], TASK)
     assert counts["excluded_from_pretraining"]["near_held_out"] == {"images": 1, "patients": 1}
     assert counts["linked_groups"] == 1
 
