@@ -31,7 +31,7 @@ from medssl.stages.record import log_record
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import log_views
-from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
+from medssl.stages.watch import FIGURE, KnnWatch, Watch, can_watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace
 from medssl.tracking.locks import locked
 from medssl.training.checkpoint import Checkpoints, describe, differences
@@ -165,7 +165,7 @@ def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop
         if not resume:
             log_views(work, archive, job.rows, job.folder, log)
         with bar(f"pretrain {arm}", run.total_steps, training.done) as progress:
-            watched = settings.knn_images and work.study.task
+            watched = settings.knn_images and can_watch(work.study.task)
             knn = KnnWatch(work, archive, training.encoder, run.device) if watched else None
             watch = Watch(arm, log, progress, training.monitor, training.judge, knn, settings, run)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch
