@@ -30,12 +30,20 @@ class Strata:
     members: np.ndarray  # (G, L) bool: the group has an image of each of `targets.class_names`
     stratum: np.ndarray | None  # (G,) int64 from 0; None: several labels at once
     names: list[str]  # of the strata, else of the labels
+    ranges: bool = False  # the strata are ranges of a number: what rounding takes from one the next gives back
+
+    @property
+    def marks(self) -> np.ndarray:
+        """(G, 3 T) bool: positive, negative, unknown for each target: without the last, parts would be small with all known or
+        large with much unknown."""
+        positive, negative = self.members[:, 0::2], self.members[:, 1::2]
+        return np.concatenate([positive, negative, ~positive & ~negative], axis=1)
 
     def of(self, chosen: np.ndarray) -> Strata:
         """Those at the sorted positions `chosen`."""
         digest = [self.digest[at] for at in chosen]
         stratum = None if self.stratum is None else self.stratum[chosen]
-        return Strata(self.groups[chosen], digest, self.members[chosen], stratum, self.names)
+        return Strata(self.groups[chosen], digest, self.members[chosen], stratum, self.names, self.ranges)
 
 
 def strata_of(part: pd.DataFrame, task: Task, seed: int, name: str) -> Strata:
@@ -70,7 +78,7 @@ def strata_of(part: pd.DataFrame, task: Task, seed: int, name: str) -> Strata:
     else:
         rarity = np.argsort(np.argsort(members.sum(axis=0), kind="stable"), kind="stable")
         stratum = np.where(members, rarity, len(rarity)).argmin(axis=1) if len(order) else np.zeros(0, np.int64)
-    return Strata(order.index.to_numpy(), order.tolist(), members, stratum, names)
+    return Strata(order.index.to_numpy(), order.tolist(), members, stratum, names, isinstance(task, RegressionTask))
 
 
 def _ranges(values: np.ndarray) -> np.ndarray:
@@ -83,11 +91,15 @@ def divide(strata: Strata, shares: list[float]) -> np.ndarray:
     """(G,) int64: 0, 1, ... for the parts with `shares` of the groups, and the number of shares for the rest."""
     parts = np.full(len(strata.groups), len(shares))
     if strata.stratum is None:
-        return iterative(strata.members, [*shares, 1 - sum(shares)], strata.digest)
+        return iterative(strata.marks, [*shares, 1 - sum(shares)], strata.digest)
+    owed = [0.0] * len(shares)
     for stratum in range(len(strata.names)):
         places, start = np.flatnonzero(strata.stratum == stratum), 0
         for part, share in enumerate(shares):
-            end = start + round(len(places) * share)
+            wanted = len(places) * share + owed[part]
+            end = start + round(wanted)
+            if strata.ranges:
+                owed[part] = wanted - round(wanted)
             parts[places[start:end]] = part
             start = end
     return parts
@@ -96,7 +108,7 @@ def divide(strata: Strata, shares: list[float]) -> np.ndarray:
 def deal(strata: Strata, folds: int) -> np.ndarray:
     """(G,) int64: the fold of each group; every fold has its share of every class, as nearly as can be."""
     if strata.stratum is None:
-        return iterative(strata.members, [1 / folds] * folds, strata.digest)
+        return iterative(strata.marks, [1 / folds] * folds, strata.digest)
     fold = np.zeros(len(strata.groups), np.int64)
     fold[np.argsort(strata.stratum, kind="stable")] = np.arange(len(fold)) % folds
     return fold
@@ -117,9 +129,9 @@ def first(strata: Strata, count: int) -> np.ndarray:
 
 def _halved(strata: Strata, among: np.ndarray, count: int) -> np.ndarray:
     """Halves of halves, each like the whole; only the half in which the count ends is divided further."""
-    chosen, depth = [np.zeros(0, np.int64)], 0
+    chosen, depth, marks = [np.zeros(0, np.int64)], 0, strata.marks
     while 0 < count < len(among):
-        half = iterative(strata.members[among], [0.5, 0.5], [strata.digest[at] for at in among], depth)
+        half = iterative(marks[among], [0.5, 0.5], [strata.digest[at] for at in among], depth)
         depth += 1
         left, right = among[half == 0], among[half == 1]
         if not len(left) or not len(right):
