@@ -94,7 +94,10 @@ def test_related_images_have_defaults(tmp_path):
     ("pairs", "words"),
     [
         ("[same_patient]", r"positive_pairs: 'same_patient' is a word, not a block such as \{kind: same_patient\}"),
-        ("[{kind: adjacent_tiles}]", r"positive_pairs\.0: .*kind.* is 'adjacent_tiles'; allowed: .*'adjacent_tile'"),
+        (
+            "[{kind: adjacent_tiles}]",
+            r"positive_pairs\.0: .*kind.* is 'adjacent_tiles'; did you mean 'adjacent_tile'\?; allowed: .*'adjacent_tile'",
+        ),
         ("[{radius: 1}]", r"positive_pairs\.0: .*kind.* is missing"),
         ("[{kind: adjacent_slice}]", r"positive_pairs\.0: adjacent_slice needs exactly one of radius \(slices\) and radius_mm"),
         ("[{kind: adjacent_slice, radius: 1, radius_mm: 2.0}]", r"positive_pairs\.0: .* exactly one of"),

@@ -342,8 +342,12 @@ def test_the_assertion_fires_for_a_test_patient_in_validation():
 
 def test_a_leak_that_is_allowed_is_marked_counted_and_kept_from_pretraining():
     manifest = official(
-        [("test0", "new", "y", "train"), ("validation1", "new2", "y", "train"), ("elsewhere", "test1", "y", "train")]
-        + [("test2", "new3", "y", "validation")]
+        [
+            ("test0", "new", "y", "train"),
+            ("validation1", "new2", "y", "train"),
+            ("elsewhere", "test1", "y", "train"),
+            ("test2", "new3", "y", "validation"),
+        ]
     )
     allow = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official", "collisions": "allow"}})
     splits = make_splits(manifest, allow, 0, transductive=False)
