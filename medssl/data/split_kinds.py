@@ -8,7 +8,7 @@ import pandas as pd
 from medssl.data.stratify import Strata, deal, divide, strata_of
 from medssl.errors import DataError
 from medssl.strict import near_miss
-from medssl.task import FoldSplit, HeldOutSplit, OfficialSplit, PatientSplit, Task
+from medssl.task import FoldSplit, HeldOutSplit, MulticlassTask, OfficialSplit, OrdinalTask, PatientSplit, Task
 
 LEAST_PATIENTS = 2  # of each class, in each part: below that no metric has a meaning
 LISTED = 8  # values that an error names
@@ -116,12 +116,16 @@ def _require_strata(strata: Strata, drawn: np.ndarray, task: Task, what: str) ->
         return  # `splits.make_splits` looks at each target
     counts = np.zeros((len(strata.names), 3), np.int64)
     np.add.at(counts, (strata.stratum, drawn), 1)
-    for at, (name, (test, validation, train)) in enumerate(zip(strata.names, counts.tolist(), strict=True)):
-        if not counts[at].any() and hasattr(task, "classes") and strata.members[:, at].sum() >= 2 * LEAST_PATIENTS:
+    names = [f"the class '{name}'" for name in strata.names]
+    if strata.ranges:  # a range may be missing from a small part, the number itself may not
+        counts, names = counts.sum(axis=0, keepdims=True), [f"'{task.targets[0]}'"]
+    classes = isinstance(task, MulticlassTask | OrdinalTask)
+    for at, (name, (test, validation, train)) in enumerate(zip(names, counts.tolist(), strict=True)):
+        if classes and not counts[at].any() and strata.members[:, at].sum() >= 2 * LEAST_PATIENTS:
             continue  # all of its patients have a rarer class too, by which they are divided
         if test < LEAST_PATIENTS or train < LEAST_PATIENTS or (task.split.validation and not validation):
             total = test + validation + train
-            leave = "; label more patients" + (", leave it out of task.classes" if hasattr(task, "classes") else "")
+            leave = "; label more patients" + (", leave it out of task.classes" if classes else "")
             raise DataError(
-                f"task: the class '{name}' has {total} patients in {task.data}, too few to divide into {what}{leave} or change task.split"
+                f"task: {name} has {total} patients in {task.data}, too few to divide into {what}{leave} or change task.split"
             )

@@ -133,6 +133,14 @@ def test_a_class_too_rare_to_divide_is_named():
         split_by("ordinal", PatientSplit(), manifest)
 
 
+def test_a_number_of_few_patients():
+    """Ranges may be missing from a small validation part; the number may not."""
+    splits = split_by("regression", PatientSplit(validation=0.02))
+    assert splits.loc[splits["split"] == "validation", "patient"].nunique() == 4
+    with pytest.raises(DataError, match="task: 'age' has 5 patients in clinic, too few to divide"):
+        split_by("regression", PatientSplit(), clinic(5))
+
+
 def test_a_target_without_positives_is_said_and_a_task_without_any_refused():
     manifest = clinic().assign(**{"label.mass": "no"})
     task = TASKS["multilabel"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -140,6 +142,21 @@ def test_the_same_patient_in_two_splits(study, clinic, tmp_path, capsys):
     assert "as published: train and test share 1 patients" in said
     assert "share no patient" in said
     assert removed.archive.summary["splits"]["leaks"] == {"images": 0, "patients": 0}
+
+
+def test_the_command_ends_with_2_and_one_line(study, clinic, tmp_path):
+    def leak(lines, root):
+        lines["p8_0.png"]["split"] = "train"
+
+    work = study(OFFICIAL, changed(clinic, tmp_path, leak))
+    command = [sys.executable, "-m", "medssl.cli", "splits", "audit", "--config", str(work.study_file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: task.split: the split of clinic leaks: ")
+    assert done.stderr.count("\n") == 1
+    assert "What is in each part" in done.stdout
+    allowed = subprocess.run([*command, "--set", "task.split.collisions=allow"], capture_output=True, text=True)
+    assert allowed.returncode == 0, allowed.stderr
 
 
 def test_the_same_pixels_under_two_keys(study, clinic, tmp_path):
