@@ -21,7 +21,9 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="About study files.")
 track_app = typer.Typer(no_args_is_help=True, help="About the tracker.")
+splits_app = typer.Typer(no_args_is_help=True, help="About splits.")
 app.add_typer(config_app, name="config")
+app.add_typer(splits_app, name="splits")
 app.add_typer(track_app, name="track")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The study file.", show_default=False)]
@@ -215,6 +217,21 @@ def track_sync(config: Config, sets: Sets = None) -> None:
     from medssl.stages.sync import sync
 
     sync(_open(config, sets))
+
+
+@splits_app.command("audit")
+def splits_audit(
+    config: Config,
+    sets: Sets = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", help="Audit a split of your own: a CSV with the columns split and row_key, patient or file."),
+    ] = None,
+) -> None:
+    """What is in each part, and whether train, validation, test and pretraining share a patient, a study or an image."""
+    from medssl.stages.splits import audit_splits
+
+    audit_splits(_open(config, sets), csv)
 
 
 @config_app.command("schema")

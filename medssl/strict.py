@@ -129,7 +129,8 @@ def _explain(model: type[BaseModel], value: dict, item: dict) -> str:
             hint = near_miss(str(given), allowed) if isinstance(given, str) else ""
             return f"{key}: is {given!r}{hint}; allowed: {context['expected']}"
         case "union_tag_invalid":
-            return f"{key}: {context['discriminator']} is {context['tag']!r}; allowed: {context['expected_tags']}"
+            hint = near_miss(context["tag"], re.findall(r"'([^']*)'", context["expected_tags"]))
+            return f"{key}: {context['discriminator']} is {context['tag']!r}{hint}; allowed: {context['expected_tags']}"
         case "union_tag_not_found":
             return f"{key}: {context['discriminator']} is missing"
         case "value_error":  # one about the whole file names its keys itself

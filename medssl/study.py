@@ -16,7 +16,7 @@ from medssl.finetuning import FinetuneSettings
 from medssl.intervals import interval_of
 from medssl.seeds import derive
 from medssl.strict import Name, StrictModel, check, near_miss, parse_yaml, read_yaml
-from medssl.task import BinaryTask
+from medssl.task import Task
 
 VERSION = 1
 
@@ -260,7 +260,7 @@ class Study(StrictModel):
     data: dict[Name, DataSource] = Field(min_length=1)
     store: StoreSettings = StoreSettings()
     encoder: EncoderSettings = EncoderSettings()
-    task: BinaryTask | None = Field(default=None, description="null: index and pretrain only")
+    task: Task | None = Field(default=None, description="null: index and pretrain only")
     pretrain: PretrainSettings = PretrainSettings()
     sweep: SweepSettings = SweepSettings()
     arms: dict[Name, Arm] = Field(min_length=1, description="Left out: random, imagenet, in_domain and imagenet_in_domain")

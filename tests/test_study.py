@@ -50,7 +50,15 @@ def test_defaults(study_file):
         ("pretrain.epochs=ten", r"pretrain\.epochs: is 'ten', should be a valid integer"),
         ("pretrain.epochs=0", r"pretrain\.epochs: is 0, should be greater than or equal to 1"),
         ("encoder.stem=smal", r"encoder\.stem: is 'smal'; did you mean 'small'\?; allowed: 'standard' or 'small'"),
-        ("task.kind=multiclass", r"task\.kind: is 'multiclass'; allowed: 'binary'"),
+        (
+            "task.kind=binry",
+            r"task: 'kind' is 'binry'; did you mean 'binary'\?; allowed: 'binary', 'multiclass', 'multilabel', 'ordinal'",
+        ),
+        ("task.kind=multiclass", r"task\.positive: unknown key; allowed: classes, data, kind, level, pooling, split, target"),
+        (
+            "task.split={kind: fold}",
+            r"task\.split: 'kind' is 'fold'; did you mean 'folds'\?; allowed: 'patient', 'official', 'folds'",
+        ),
         ("task.split.kind=random", r"task\.split: 'kind' is 'random'; allowed: 'patient', 'official'"),
         ("task.split.test=0.0", r"task\.split: validation \+ test must leave"),
         ("task.split={kind: official, test: 0.2}", r"task\.split\.test: unknown key; allowed: collisions, kind"),

@@ -1,7 +1,8 @@
 """The label budget: which labelled patients an arm may learn from, validation included, drawn nested and by content.
 
 A budget is everything that is read of the labels. Under 100 patients it is cross-validated inside; from 100 on it is divided
-80/20 into fit and validation. A smaller budget of the same draw is inside every larger one.
+80/20 into fit and validation. A smaller budget of the same draw is inside every larger one. A budget of the whole pool has one draw:
+every number gives the same rows and the same divisions.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medssl.data.groups import order_groups
+from medssl.data.split_kinds import LEAST_PATIENTS
+from medssl.data.stratify import Strata, deal, first, strata_of
+from medssl.data.targets import targets_of
 from medssl.errors import DataError
+from medssl.task import BinaryTask, MultilabelTask, RegressionTask, Task
 
 HOLD_OUT_FROM = 100  # patients
 VALIDATION_SHARE = 0.2
@@ -23,13 +27,14 @@ class LabelDraw:
     """The rows of one draw of labels and how they are divided."""
 
     budget: str  # as written in the study file: "40", "10%" or "all"
-    seed: int
+    seed: int  # which draw
     patients: int  # linked patients count as one
     rows: np.ndarray  # positions in the manifest of every image of the budget
-    labels: np.ndarray  # 0 or 1, a row
+    labels: np.ndarray  # (n, T) float64, a row of `targets.targets_of` for each of `rows`; NaN unknown, never in a whole row
     groups: np.ndarray  # group of each row
     divisions: list[tuple[np.ndarray, np.ndarray]]  # (fit, validation) as positions into `rows`: one, or one a fold
     cross_validated: bool
+    too_few: tuple[str, ...] = ()  # multilabel: targets with fewer than 2 positive or 2 negative patients in the budget
 
 
 def budget_name(budget: int | float | str) -> str:
@@ -40,7 +45,7 @@ def budget_name(budget: int | float | str) -> str:
 
 
 def draw_labels(
-    splits: pd.DataFrame, exact_hash: pd.Series, budget: int | float | str, seed: int, draw: int, *, folds: int
+    splits: pd.DataFrame, exact_hash: pd.Series, budget: int | float | str, seed: int, draw: int, *, folds: int, task: Task
 ) -> LabelDraw:
     """Draw `budget` labelled patients of the training part.
 
@@ -49,33 +54,30 @@ def draw_labels(
         exact_hash: the manifest's column.
         budget: patients (int), share of the pool (float), or "all".
         seed: the study's seed.
-        draw: which draw of labels, from 0.
+        draw: which draw of labels, from 0; of a budget of the whole pool all are the same.
         folds: folds of the cross-validation of a small budget; fewer where a class has fewer patients.
+        task: the splits' task, with its classes filled in.
 
     Raises:
-        DataError: the pool is smaller than the budget, or a class has fewer than 2 patients in it.
+        DataError: the pool is smaller than the budget, or a class has fewer than 2 patients in it (multilabel: no target has
+            2 positive and 2 negative ones; regression: fewer than 4 patients).
     """
     usable = (splits["split"] == "train") & splits["label"].notna()
     rows = np.flatnonzero(usable.to_numpy())
     part = splits.iloc[rows].assign(exact_hash=exact_hash.iloc[rows])
-    positive = part.groupby("group")["label"].max().astype(int)
-    chosen = _nested_order(part, positive, seed, draw)[: _patients(budget, len(positive))]
-    counts = positive[chosen].value_counts()
-    least = int(min(counts.get(0, 0), counts.get(1, 0)))
-    if least < 2:
-        raise DataError(
-            f"finetune.budgets: draw {draw} of {budget_name(budget)} has {least} patients of one class, and at least 2 are needed to "
-            f"fit and validate; use a larger budget (the pool has {len(positive)} patients, {int(positive.sum())} positive)"
-        )
-    kept = part["group"].isin(chosen).to_numpy()
+    pool = part["group"].nunique()
+    wanted = _patients(budget, pool)
+    strata = strata_of(part, task, seed, f"labels/{draw if wanted < pool else 0}")
+    chosen = strata.of(first(strata, wanted))
+    least, too_few = _least(chosen, task, f"draw {draw} of {budget_name(budget)}", f"the pool has {_in_words(strata, task)}")
+    kept = part["group"].isin(chosen.groups).to_numpy()
     rows, groups = rows[kept], part["group"].to_numpy()[kept]
-    cross = len(chosen) < HOLD_OUT_FROM
+    cross = wanted < HOLD_OUT_FROM
     parts = min(folds, least) if cross else round(1 / VALIDATION_SHARE)
-    fold = _stratified_folds(chosen, positive, parts)
-    number = np.array([fold[group] for group in groups])
+    number = pd.Series(deal(chosen, parts), index=chosen.groups)[groups].to_numpy()
     divisions = [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(parts if cross else 1)]
-    labels = part["label"].to_numpy(np.int64)[kept]
-    return LabelDraw(budget_name(budget), draw, len(chosen), rows, labels, groups, divisions, cross)
+    labels = targets_of(splits.iloc[rows], task)
+    return LabelDraw(budget_name(budget), draw, wanted, rows, labels, groups, divisions, cross, too_few)
 
 
 def _patients(budget: int | float | str, pool: int) -> int:
@@ -85,21 +87,42 @@ def _patients(budget: int | float | str, pool: int) -> int:
     return wanted
 
 
-def _nested_order(part: pd.DataFrame, positive: pd.Series, seed: int, draw: int) -> list[int]:
-    """All groups of the pool such that every beginning of the list has the pool's prevalence as nearly as can be."""
-    order = order_groups(part, seed, f"labels/{draw}")
-    place = {}
-    for label in (0, 1):
-        stratum = order[positive.index[positive == label]].sort_values().index
-        place |= {group: ((rank + 0.5) / len(stratum), order[group]) for rank, group in enumerate(stratum)}
-    return sorted(place, key=place.get)
+def _least(chosen: Strata, task: Task, what: str, pool: str) -> tuple[int, tuple[str, ...]]:
+    """Patients of the rarest class that counts, at least 2, and the targets of a multilabel task that have too few."""
+    if isinstance(task, RegressionTask):
+        if len(chosen.groups) < 2 * LEAST_PATIENTS:
+            raise DataError(
+                f"finetune.budgets: {what} has {len(chosen.groups)} patients, and at least {2 * LEAST_PATIENTS} are needed to fit and "
+                f"validate; use a larger budget ({pool})"
+            )
+        return len(chosen.groups) // LEAST_PATIENTS, ()
+    if isinstance(task, MultilabelTask):
+        pairs = chosen.members.sum(axis=0).reshape(-1, 2).min(axis=1)
+        too_few = tuple(name for name, least in zip(task.targets, pairs.tolist(), strict=True) if least < LEAST_PATIENTS)
+        if len(too_few) == len(task.targets):
+            raise DataError(
+                f"finetune.budgets: {what} has too few patients: none of {', '.join(too_few)} has at least {LEAST_PATIENTS} positive and "
+                f"{LEAST_PATIENTS} negative ones to fit and validate; use a larger budget ({pool})"
+            )
+        return int(pairs.max()), too_few
+    sizes = np.bincount(chosen.stratum, minlength=len(chosen.names))
+    # A patient with images of several classes stands for the rarest of them, but has the others too.
+    counts = sizes if isinstance(task, BinaryTask) else chosen.members.sum(axis=0)
+    least = int(counts.min())
+    if least < LEAST_PATIENTS:
+        of = "one class" if isinstance(task, BinaryTask) else f"the class '{chosen.names[int(counts.argmin())]}'"
+        raise DataError(
+            f"finetune.budgets: {what} has {least} patients of {of}, and at least {LEAST_PATIENTS} are needed to "
+            f"fit and validate; use a larger budget ({pool})"
+        )
+    return max(int(sizes[sizes > 0].min()), LEAST_PATIENTS), ()
 
 
-def _stratified_folds(chosen: list[int], positive: pd.Series, parts: int) -> dict[int, int]:
-    """Deal the groups of each class in turn, in the order of the draw, so that every fold has its share of both."""
-    fold, dealt = {}, 0
-    for label in (0, 1):
-        for group in (g for g in chosen if positive[g] == label):
-            fold[group] = dealt % parts
-            dealt += 1
-    return fold
+def _in_words(strata: Strata, task: Task) -> str:
+    if isinstance(task, RegressionTask):
+        return f"{len(strata.groups)} patients"
+    if isinstance(task, BinaryTask):
+        return f"{len(strata.groups)} patients, {int((strata.stratum == 1).sum())} positive"
+    counts = strata.members.sum(axis=0).tolist()
+    named = ", ".join(f"{count} with {name}" for name, count in zip(strata.names, counts, strict=True))
+    return f"{len(strata.groups)} patients: {named}"

@@ -52,16 +52,19 @@ class ValueSource(StrictModel):
 
 
 class Target(StrictModel):
-    """One thing that images are labelled with."""
+    """One thing that images are labelled with: classes, or a number."""
 
     description: str
-    classes: dict[str, list[str]] = Field(min_length=2, description="Class: the raw values that mean it")
+    classes: dict[str, list[str]] | None = Field(default=None, min_length=2, description="Class: the raw values that mean it")
+    numeric: bool = Field(default=False, description="In the place of classes: the raw values are numbers")
     unknown: list[str] = Field(default_factory=list, description="Raw values that mean `not known`, besides an empty one")
     source: list[ValueSource] = Field(min_length=1, description="The first source that has a value counts")
 
     @model_validator(mode="after")
     def _raw_values_are_distinct(self) -> Target:
-        raw = [value for values in self.classes.values() for value in values] + self.unknown
+        if self.numeric == (self.classes is not None):
+            raise ValueError("must have exactly one of classes, numeric: true")
+        raw = [value for values in (self.classes or {}).values() for value in values] + self.unknown
         if len(set(raw)) != len(raw):
             raise ValueError("a raw value stands under two classes")
         return self

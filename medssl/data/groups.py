@@ -1,4 +1,4 @@
-"""Patients who share an image, pixel-identical or nearly so, are taken for one: they are never divided by a split.
+"""Patients who share a study or an image, pixel-identical or nearly so, are taken for one: they are never divided by a split.
 
 Near pairs are positions of rows, (M, 2), as `near.near_images` gives them.
 """
@@ -15,7 +15,8 @@ import pyarrow as pa
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-# An image that more patients than this share is a test pattern or a blank exposure, not one person under several keys.
+# An image that more patients than this share is a test pattern or a blank exposure, not one person under several keys; a study
+# that more share is a placeholder.
 MOST_SHARED = 5
 
 
@@ -23,13 +24,16 @@ def link_patients(manifest: pd.DataFrame, near: np.ndarray | None = None) -> np.
     """(N,) int32: the group of each row, numbered in the order of the manifest.
 
     Args:
-        manifest: columns patient and exact_hash.
+        manifest: columns patient, exact_hash and, where studies are known, study.
         near: (M, 2) near pairs; images that are chained by them count as one image. None: identical images alone link.
     """
     patient, image = codes(manifest["patient"]), codes(manifest["exact_hash"])
     links = [_links(patient, image)]
     if near is not None and len(near):
         links.append(_links(patient, near_classes(image, near)))
+    if "study" in manifest and manifest["study"].notna().any():
+        known = manifest["study"].notna().to_numpy()
+        links.append(_links(patient[known], codes(manifest["study"][known])))
     group = _components(np.concatenate(links), patient.max(initial=-1) + 1)
     return pd.factorize(group[patient])[0].astype(np.int32)
 

@@ -119,9 +119,17 @@ SPLIT_COLUMNS = (
     Column("row_key", pa.string(), "the manifest's"),
     Column("source", pa.string(), "the manifest's"),
     Column("patient", pa.string(), "the manifest's"),
-    Column("group", pa.int32(), "patients that share an image are one group and never divided"),
+    Column("study", pa.string(), "the manifest's", "the format has no studies"),
+    Column("group", pa.int32(), "patients that share a study or an image are one group and never divided"),
     Column("split", pa.string(), "train, validation, test, removed (of the task's data) or archive (of the other data sets)"),
-    Column("label", pa.int8(), "1 positive, 0 negative for the study's task", "unknown, or not the task's data"),
+    Column(
+        "label",
+        pa.float64(),
+        "for the study's task: binary 1 positive, 0 negative; multiclass, ordinal the number of the class, from 0; regression the value; "
+        "multilabel 1 where any known target is positive, else 0, and each target in a column label.<target> of its own",
+        "unknown, or not the task's data",
+    ),
+    Column("leaks", pa.bool_(), "on both sides of an official split, which the study allows (collisions: allow)"),
     Column("pretrain", pa.bool_(), "pretraining may see the image"),
     Column(
         "excluded",
@@ -131,8 +139,8 @@ SPLIT_COLUMNS = (
     ),
 )
 LABEL_PREFIX = "label."
-SPLITTING = ("row_key", "source", "patient", "exact_hash", "official_split")
-"""Columns that `splits.make_splits` looks at, with the task's label."""
+SPLITTING = ("row_key", "source", "patient", "study", "exact_hash", "official_split")
+"""Columns that `splits.make_splits` looks at, with the task's labels and the column of a held-out split."""
 LIKENESS = (
     "patient", "exact_hash", "perceptual_hash", "store_shard", "store_row", "store_slope", "inverted",
     "box_y0", "box_x0", "box_y1", "box_x1",
@@ -140,9 +148,10 @@ LIKENESS = (
 """Columns that `near.near_images` looks at."""
 
 
-def schema_of(columns: tuple[Column, ...], targets: list[str] = ()) -> pa.Schema:
-    """The Arrow schema of a table; a manifest has a column `label.<target>` for each target of its cards besides."""
-    labels = [pa.field(f"{LABEL_PREFIX}{target}", pa.string()) for target in sorted(targets)]
+def schema_of(columns: tuple[Column, ...], targets: list[str] = (), label: pa.DataType = pa.string()) -> pa.Schema:
+    """The Arrow schema of a table; a manifest has a column `label.<target>` for each target of its cards besides, as text, and the
+    splits of a multilabel task one for each of its targets, as float64 (0, 1, empty)."""
+    labels = [pa.field(f"{LABEL_PREFIX}{target}", label) for target in sorted(targets)]
     return pa.schema([pa.field(column.name, column.type) for column in columns] + labels)
 
 

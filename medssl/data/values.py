@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from medssl.data.card import Card, Target, ValueSource
 from medssl.errors import CardError, DataError
 
 PATIENT_TAG = "PatientID"  # every reader of DICOM brings it with its issuer; it is never asked for as a label
+
+NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+"""How a number may be written: ASCII digits, a point for the fraction; Python's float() would take 1_000 and other digits too."""
 
 
 def sources_of(card: Card) -> list[ValueSource]:
@@ -47,15 +51,17 @@ class ValueReader:
         return None if self.card.patient == "image" else self._first(self.card.patient, path, tags)
 
     def label(self, target: str, path: str, tags: Mapping[str, str]) -> str | None:
-        """The class of an image for `target`; None where it is not known.
+        """The class of an image for `target`, of a numeric one the number as text; None where it is not known.
 
         Raises:
-            DataError: the raw value is not in the card.
+            DataError: the raw value is not in the card, or no number.
         """
         definition = self.card.targets[target]
         raw = self._first(definition.source, path, tags)
         if raw is None or raw == "" or raw in definition.unknown:
             return None
+        if definition.numeric:
+            return _number_of(raw, target, self.card.name)
         return _class_of(raw, target, definition, self.card.name)
 
     def official_split(self, path: str, tags: Mapping[str, str]) -> str | None:
@@ -140,6 +146,15 @@ class ValueReader:
                     f"{self.card.name}: {source.csv}: line {reader.line_num} gives another {source.column} to an image named before"
                 )
         return table
+
+
+def _number_of(raw: str, target: str, card: str) -> str:
+    """The number as Python writes it, so that equal numbers are equal text."""
+    if not NUMBER.fullmatch(raw.strip()) or not math.isfinite(float(raw)):
+        raise DataError(
+            f"{card}: targets.{target}: the value {raw!r} is no finite number such as 57 or 3.2e-1; list it under unknown or mend the data"
+        )
+    return repr(float(raw))
 
 
 def _class_of(raw: str, target: str, definition: Target, card: str) -> str:

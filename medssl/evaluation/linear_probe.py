@@ -54,15 +54,15 @@ def fit_linear_probe(features: np.ndarray, draw: LabelDraw, regularization: list
 
 
 def _choose_and_fit(features: np.ndarray, draw: LabelDraw, tried: list[float]) -> LinearFit:
-    scores = np.full((len(tried), len(draw.rows)), np.nan)
+    scores, labels = np.full((len(tried), len(draw.rows)), np.nan), draw.labels[:, 0]
     for fit, validation in draw.divisions:
         for index, c in enumerate(tried):
-            scores[index, validation] = fit_probe(features[fit], draw.labels[fit], c).scores(features[validation])
+            scores[index, validation] = fit_probe(features[fit], labels[fit], c).scores(features[validation])
     seen = ~np.isnan(scores[0])
-    losses = [_weighted_log_loss(draw.labels[seen], row[seen]) for row in scores]
+    losses = [_weighted_log_loss(labels[seen], row[seen]) for row in scores]
     best = int(np.argmin(losses))
-    auroc = float(roc_auc_score(draw.labels[seen], scores[best][seen]))
-    probe = fit_probe(features, draw.labels, tried[best])
+    auroc = float(roc_auc_score(labels[seen], scores[best][seen]))
+    probe = fit_probe(features, labels, tried[best])
     return LinearFit(probe, tried[best], scores[best], auroc, losses)
 
 

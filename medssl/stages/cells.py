@@ -66,5 +66,6 @@ class Draws:
                 self._work.study.seed,
                 cell.draw,
                 folds=self._work.study.finetune.folds,
+                task=self._work.task,
             )
         return self._made[key]

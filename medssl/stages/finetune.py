@@ -191,7 +191,7 @@ def _finish(folder: Path, archive: Archive, draw: LabelDraw, fit: LinearFit | Fu
         {
             "row_key": part["row_key"].to_numpy(),
             "patient": part["patient"].to_numpy(),
-            "label": draw.labels[seen],
+            "label": draw.labels[seen, 0].astype(np.int64),
             "score": fit.validation_scores[seen],
         }
     )
@@ -205,7 +205,7 @@ def _finish(folder: Path, archive: Archive, draw: LabelDraw, fit: LinearFit | Fu
         budget_images=len(draw.rows),
         budget_positives=int(draw.labels.sum()),
         cross_validated=draw.cross_validated,
-        threshold=choose_threshold(draw.labels[seen], fit.validation_scores[seen]),
+        threshold=choose_threshold(draw.labels[seen, 0], fit.validation_scores[seen]),
         validation_auroc=fit.validation_auroc,
         **facts,
     )

@@ -14,12 +14,11 @@ import numpy as np
 
 import medssl
 from medssl.data import manifest as tables
-from medssl.data.archive import MANIFEST, NEAR, REJECTS, SPLITS, SUMMARY, Archive, open_archive
+from medssl.data.archive import MANIFEST, NEAR, REJECTS, SUMMARY, Archive, open_archive
 from medssl.data.building import Content, build_archive, refused_rows
 from medssl.data.journal import Journal
 from medssl.data.near import near_images
 from medssl.data.rows import RowBuilder
-from medssl.data.splits import make_splits, summarise
 from medssl.data.store import Store
 from medssl.errors import StoreError
 from medssl.files import digest_of, write_json
@@ -27,8 +26,10 @@ from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.record import log_record
 from medssl.stages.screen import say, warn
 from medssl.stages.sources import How, Source, read_missing
+from medssl.stages.split_tables import split_inputs, task_of, tell_splits, write_splits
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
+from medssl.task import Task
 from medssl.tracking.locks import locked
 
 LOOKED_AT = 20_000
@@ -50,6 +51,30 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How 
     if work.archive is not None and not fresh:
         return work.archive
     archive, splits = work.folder / "archive", work.folder / "splits"
+    trusted, remade = make_archive(work, fresh=fresh, look=look, how=how)
+    drawn_from = split_inputs(work, archive)
+    resplit = remade or not is_made_from(splits, drawn_from)
+    if resplit:
+        with _no_other(work):
+            write_splits(work, archive, splits, drawn_from)
+    work.archive = open_archive(archive, splits)
+    if trusted is not None:
+        say("index", f"{_counted(work.archive.summary)}, {trusted}")
+    if trusted is None or resplit:
+        _tell(work.archive, task_of(work), remade or resplit)
+    return work.archive
+
+
+def make_archive(work: Workspace, *, fresh: bool = False, look: bool = False, how: How = How()) -> tuple[str | None, bool]:
+    """Make the archive alone, without its splits, where it is not there yet or not from today's files and settings; see `index`.
+
+    Returns:
+        What is said of an archive that is taken as it is, else None; and whether it was made now.
+
+    Raises:
+        UserError: see the errors of each part.
+    """
+    archive = work.folder / "archive"
     _recover(archive)
     sources = [Source(work, name) for name in sorted(work.study.data)]
     settings = _settings(work, sources)
@@ -62,17 +87,7 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How 
         with _no_other(work):
             if fresh or not is_made_from(archive, inputs):  # else another command has made it meanwhile
                 _remake(work, sources, archive, inputs, how, fresh=fresh)
-    drawn_from = split_inputs(work, archive)
-    resplit = remade or not is_made_from(splits, drawn_from)
-    if resplit:
-        with _no_other(work):
-            _make_splits(work, archive, splits, drawn_from)
-    work.archive = open_archive(archive, splits)
-    if trusted is not None:
-        say("index", f"{_counted(work.archive.summary)}, {trusted}")
-    if trusted is None or resplit:
-        _tell(work.archive, remade or resplit)
-    return work.archive
+    return trusted, remade
 
 
 @contextmanager
@@ -225,31 +240,6 @@ def _recover(place: Path) -> None:
         old.rename(place)
 
 
-def split_inputs(work: Workspace, archive: Path) -> dict[str, Any]:
-    """What the splits are drawn from."""
-    receipt = read_receipt(archive)
-    return {
-        # All that the archive was made from: patients and published splits, which the content does not show, among it.
-        "archive": receipt["inputs_digest"],
-        "task": work.study.task and work.study.task.model_dump(mode="json"),
-        "seed": work.study.seed,
-        "transductive": work.study.pretrain.transductive,
-    }
-
-
-def _make_splits(work: Workspace, archive: Path, folder: Path, inputs: dict[str, Any]) -> None:
-    task, transductive = work.study.task, work.study.pretrain.transductive
-    columns = [*tables.SPLITTING, *([f"{tables.LABEL_PREFIX}{task.target}"] if task else [])]
-    manifest = tables.read_table(archive / MANIFEST, columns)
-    near = np.load(archive / NEAR, allow_pickle=False)
-    splits = make_splits(manifest, task, work.study.seed, transductive=transductive, near=near)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables.write_table(folder / SPLITS, splits, tables.schema_of(tables.SPLIT_COLUMNS))
-    summary = summarise(splits, manifest["exact_hash"], task.data if task else None)
-    write_json(folder / SUMMARY, {"splits": summary, "transductive": transductive})
-    write_receipt(folder, inputs)
-
-
 def _params(work: Workspace) -> dict[str, Any]:
     return {"seed": work.study.seed, "store_size": work.study.store_size, "sources": ",".join(sorted(work.study.data))}
 
@@ -260,8 +250,8 @@ def _counted(summary: dict[str, Any]) -> str:
     return f"{' and '.join(parts)} of {summary['patients']:,} patients"
 
 
-def _tell(archive: Archive, made: bool) -> None:
-    summary, splits = archive.summary, archive.summary["splits"]
+def _tell(archive: Archive, task: Task | None, made: bool) -> None:
+    summary = archive.summary
     if not made:
         say("index", f"nothing has changed: {_counted(summary)}")
         return
@@ -286,15 +276,4 @@ def _tell(archive: Archive, made: bool) -> None:
             f"so many images are alike that {near['not_compared'] + near['dropped']:,} pairs were not compared; near-identical images "
             "may have been missed"
         )
-    for name, part in splits["parts"].items():
-        if part["images"]:
-            counts = f"{part['labelled_images']:,} labelled, {part['positive_images']:,} positive"
-            say("split", f"{name}: {part['patients']:,} patients, {part['images']:,} images, {counts}")
-    dropped = splits["excluded_from_pretraining"]
-    total = sum(reason["images"] for reason in dropped.values())
-    if archive.summary["transductive"]:
-        warn("pretrain.transductive: pretraining sees the images of validation and test patients; every result is transductive")
-    else:
-        parts = ", ".join(f"{reason['images']:,} {name.replace('_', ' ')}" for name, reason in dropped.items())
-        kept = f"{total:,} are kept from it ({parts})" if total else "none are kept from it"
-        say("split", f"pretraining may use {splits['pretraining_images']:,} images; {kept}")
+    tell_splits(archive, task)

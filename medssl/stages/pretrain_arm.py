@@ -33,7 +33,7 @@ from medssl.stages.registering import register_encoder
 from medssl.stages.screen import bar, minutes, say, warn
 from medssl.stages.tracked import track_data
 from medssl.stages.views import log_views
-from medssl.stages.watch import FIGURE, KnnWatch, Watch, draw_collapse, feed_monitor
+from medssl.stages.watch import FIGURE, KnnWatch, Watch, can_watch, draw_collapse, feed_monitor
 from medssl.stages.workspace import Workspace
 from medssl.tracking import lines
 from medssl.tracking.locks import locked
@@ -199,7 +199,7 @@ def _lead(work: Workspace, archive: Archive, job: Job, training: _Training, stop
         if not resume:
             log_views(work, archive, job.rows, job.folder, log)
         with bar(f"pretrain {name}", run.total_steps, training.done) as progress:
-            watched = settings.knn_images and work.study.task
+            watched = settings.knn_images and can_watch(work.study.task)
             knn = KnnWatch(work, archive, training.encoder, run.device) if watched else None
             watch = Watch(name, log, progress, training.monitor, training.judge, knn, settings, run)
             run.on_step, run.on_epoch = watch.on_step, watch.on_epoch

@@ -138,9 +138,10 @@ def _compared(what: str, before: Any, now: Any) -> Check:
 def _data_checks(past: PastRun, work: Workspace) -> list[Check]:
     """Data and splits, where the archive in the work folder is that of today's files and the run's settings."""
     from medssl.data.archive import open_archive
-    from medssl.stages.index import archive_inputs, split_inputs
+    from medssl.stages.index import archive_inputs
     from medssl.stages.receipt import is_made_from, read_receipt
     from medssl.stages.sources import Source
+    from medssl.stages.split_tables import split_inputs
 
     archive, splits = work.folder / "archive", work.folder / "splits"
     recorded = past.records[0]["inputs"] if past.records else {}

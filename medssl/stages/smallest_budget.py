@@ -24,7 +24,9 @@ class SmallestBudget:
         modes = [mode for mode in (finetune.linear, finetune.full) if mode is not None]
         budgets = [budget for mode in modes for budget in mode.budgets or finetune.budgets]
         draws = [
-            draw_labels(archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds)
+            draw_labels(
+                archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds, task=work.task
+            )
             for budget in budgets
         ]
         self._draw: LabelDraw = min(draws, key=lambda draw: draw.patients)

@@ -23,6 +23,7 @@ from medssl.stages.encoders import random_encoder
 from medssl.stages.screen import Bar, warn
 from medssl.stages.workspace import Workspace
 from medssl.study import PretrainSettings
+from medssl.task import MulticlassTask, OrdinalTask, RegressionTask, Task
 from medssl.tracking import lines
 from medssl.tracking.log import METRICS
 from medssl.training.loop import Progress, Run
@@ -155,8 +156,24 @@ def draw_collapse(log: RunLog, path: Path, title: str) -> None:
         log.artifact(path, folder="collapse")
 
 
+def can_watch(task: Task | None) -> bool:
+    """Whether a kNN has two classes to tell apart."""
+    return task is not None and not isinstance(task, RegressionTask)
+
+
+def two_sided(labels: np.ndarray, task: Task) -> np.ndarray:
+    """(N,) int64, 0 or 1, of (N,) known labels of the splits table."""
+    if isinstance(task, MulticlassTask | OrdinalTask):
+        numbers = labels.astype(np.int64)
+        return (numbers == np.bincount(numbers, minlength=1).argmax()).astype(np.int64)
+    return labels.astype(np.int64)
+
+
 class KnnWatch:
     """A kNN on labelled training images, for watching only: nothing is chosen by it.
+
+    Of a binary task it tells positive from negative, of a multilabel one images with any positive target from those with none, of
+    classes the commonest from the others. A regression has none, see `can_watch`.
 
     Attributes:
         random: AUROC in [0, 1] of the same network with random weights: what an encoder must beat to have learnt anything.
@@ -168,7 +185,7 @@ class KnnWatch:
         part = archive.splits.iloc[rows].assign(exact_hash=archive.manifest["exact_hash"].iloc[rows])
         place = part["group"].map(order_groups(part, work.study.seed, "knn")).to_numpy()
         rows = rows[np.argsort(place, kind="stable")][: work.study.pretrain.knn_images]
-        self._labels = archive.splits["label"].iloc[rows].to_numpy(np.int64)
+        self._labels = two_sided(archive.splits["label"].iloc[rows].to_numpy(), work.task)
         self._groups = archive.splits["group"].iloc[rows].to_numpy()
         self._source = archive.pixels(rows, work.study.encoder.window)
         self._encoder, self._size, self._device = encoder, work.study.encoder.input_size, device

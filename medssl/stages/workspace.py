@@ -19,9 +19,10 @@ from medssl.data.private import Secret, make_private, open_secret
 from medssl.errors import StoreError, StudyError, TrackingError
 from medssl.files import write_atomic
 from medssl.stages.screen import warn
+from medssl.stages.task_check import check_task, resolved
 from medssl.strict import near_miss
 from medssl.study import Study, read_study
-from medssl.task import BinaryTask
+from medssl.task import Task
 
 if TYPE_CHECKING:
     from medssl.tracking import RunLog, TrackingSettings
@@ -63,8 +64,8 @@ class Workspace:
         return open_secret(self.private, self.study.privacy.secret_file)
 
     @property
-    def task(self) -> BinaryTask:
-        """The study's task.
+    def task(self) -> Task:
+        """The study's task; of a multiclass or ordinal one the classes are filled in from the card.
 
         Raises:
             StudyError: it has none.
@@ -73,7 +74,7 @@ class Workspace:
             raise StudyError(
                 f"{self.study_file}: task: is not there; index and pretrain can do without, fine-tuning and comparing need it"
             )
-        return self.study.task
+        return resolved(self.study.task, self.cards[self.study.task.data])
 
     @property
     def synthetic(self) -> bool:
@@ -159,7 +160,7 @@ def check_study(config: Path, overrides: list[str] | None = None) -> Study:
     """
     study = read_study(config, overrides)
     _check_inits(study, config)
-    _check_task(study, {name: read_card(path) for name, path in _card_files(study, config).items()}, config)
+    check_task(study, {name: read_card(path) for name, path in _card_files(study, config).items()}, config)
     return study
 
 
@@ -221,23 +222,3 @@ def _check_inits(study: Study, config: Path) -> None:
                 parse(arm.init)
             except TrackingError as error:
                 raise StudyError(f"{config}: arms.{name}.init: {error}") from error
-
-
-def _check_task(study: Study, cards: dict[str, Card], config: Path) -> None:
-    if study.task is None:
-        return
-    task, card = study.task, cards[study.task.data]
-    if task.target not in card.targets:
-        known = list(card.targets)
-        raise StudyError(
-            f"{config}: task.target: is '{task.target}'{near_miss(task.target, known)}; the card {card.name} has: {', '.join(known)}"
-        )
-    classes = list(card.targets[task.target].classes)
-    for key in ("positive", "negative"):
-        value = getattr(task, key)
-        if value is not None and value not in classes:
-            raise StudyError(
-                f"{config}: task.{key}: is '{value}'{near_miss(value, classes)}; the target has the classes: {', '.join(classes)}"
-            )
-    if task.positive == task.negative:
-        raise StudyError(f"{config}: task.negative: is the same class as task.positive; allowed: another of {', '.join(classes)}")

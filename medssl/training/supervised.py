@@ -148,7 +148,7 @@ def _fit(
 ) -> tuple[list[float], list[np.ndarray], dict[str, Any]]:
     """Validation AUROC and scores after each epoch, and a copy of the weights of the best one."""
     run = _run(model, pixels, draw, fit, recipe, seed)
-    held_out, labels = pixels(validation), draw.labels[validation]
+    held_out, labels = pixels(validation), draw.labels[validation, 0]
     aurocs: list[float] = []
     scores: list[np.ndarray] = []
     best_state: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _run(
     seed: int,
 ) -> Run:
     model.to(recipe.device)
-    source, labels = pixels(chosen), torch.from_numpy(draw.labels[chosen]).to(recipe.device, torch.float32)
+    source, labels = pixels(chosen), torch.from_numpy(draw.labels[chosen, 0]).to(recipe.device, torch.float32)
     position = {int(row): place for place, row in enumerate(source.rows)}
     positives = float(labels.sum())
     weight = torch.where(labels == 1, len(labels) / (2 * positives), len(labels) / (2 * (len(labels) - positives)))

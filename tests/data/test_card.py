@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medssl.data.card import find_card, find_root, read_card
 from medssl.data.values import ValueReader
@@ -93,7 +94,10 @@ def test_related_images_have_defaults(tmp_path):
     ("pairs", "words"),
     [
         ("[same_patient]", r"positive_pairs: 'same_patient' is a word, not a block such as \{kind: same_patient\}"),
-        ("[{kind: adjacent_tiles}]", r"positive_pairs\.0: .*kind.* is 'adjacent_tiles'; allowed: .*'adjacent_tile'"),
+        (
+            "[{kind: adjacent_tiles}]",
+            r"positive_pairs\.0: .*kind.* is 'adjacent_tiles'; did you mean 'adjacent_tile'\?; allowed: .*'adjacent_tile'",
+        ),
         ("[{radius: 1}]", r"positive_pairs\.0: .*kind.* is missing"),
         ("[{kind: adjacent_slice}]", r"positive_pairs\.0: adjacent_slice needs exactly one of radius \(slices\) and radius_mm"),
         ("[{kind: adjacent_slice, radius: 1, radius_mm: 2.0}]", r"positive_pairs\.0: .* exactly one of"),
@@ -147,3 +151,21 @@ def test_tiles_need_one_way_to_say_their_place(tmp_path, place):
 def test_only_raster_images_are_laid_out_by_the_card(tmp_path):
     with pytest.raises(CardError, match="tiles: is for format raster, and the format is slide"):
         card_with(tmp_path, f"tiles: {{{SLIDE}, index: [{{tag: n}}], columns: 3}}", "he_regions")
+
+
+@pytest.mark.parametrize("change", [{"numeric": True}, {"classes": None}])
+def test_a_target_has_classes_or_numbers(tmp_path, change):
+    value = yaml.safe_load((CARDS / "breastmnist.yaml").read_text())
+    value["targets"]["malignant"] |= change
+    path = tmp_path / "card.yaml"
+    path.write_text(yaml.safe_dump(value))
+    with pytest.raises(CardError, match=r"targets\.malignant: must have exactly one of classes, numeric: true"):
+        read_card(path)
+
+
+def test_a_numeric_target(tmp_path):
+    value = yaml.safe_load((CARDS / "breastmnist.yaml").read_text())
+    value["targets"]["age"] = {"description": "d", "numeric": True, "source": [{"tag": "PatientAge"}]}
+    path = tmp_path / "card.yaml"
+    path.write_text(yaml.safe_dump(value))
+    assert read_card(path).targets["age"].classes is None

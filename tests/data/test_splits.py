@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from medssl.data.groups import MOST_SHARED, content_order, link_patients, order_groups, shared_images
-from medssl.data.splits import assert_disjoint, make_splits, summarise
+from medssl.data.split_summary import summarise
+from medssl.data.splits import assert_disjoint, make_splits
 from medssl.errors import DataError
 from medssl.task import BinaryTask
 
@@ -96,7 +97,7 @@ def test_held_out_patients_and_their_images_are_dropped_from_every_source():
     archive = splits[splits["source"] == "archive"]
     assert archive["excluded"].fillna("").tolist() == ["held_out_patient", "identical_to_held_out", "linked_to_held_out", "", ""]
     assert archive["pretrain"].tolist() == [False, False, False, True, True]
-    counts = summarise(splits, manifest["exact_hash"], "labelled")["excluded_from_pretraining"]
+    counts = summarise(splits, manifest["exact_hash"], TASK)["excluded_from_pretraining"]
     assert counts["identical_to_held_out"] == {"images": 1, "patients": 1}
     assert counts["linked_to_held_out"] == {"images": 1, "patients": 1}
     held = splits[splits["split"].isin(["test", "validation"])]
@@ -238,7 +239,7 @@ def test_near_images_of_held_out_patients_are_dropped_and_counted():
     splits = make_splits(manifest, TASK, 0, transductive=False, near=near)
     assert splits["excluded"].tolist()[-2:] == ["near_held_out", "linked_to_held_out"]
     assert not splits["pretrain"].iloc[-2:].any()
-    counts = summarise(splits, manifest["exact_hash"], "labelled")
+    counts = summarise(splits, manifest["exact_hash"], TASK)
     assert counts["excluded_from_pretraining"]["near_held_out"] == {"images": 1, "patients": 1}
     assert counts["linked_groups"] == 1
 
@@ -300,3 +301,63 @@ def test_shared_images_are_listed_with_where_they_stand():
     joined = shared_images(manifest, np.array([[b, c]]))
     assert joined[["images", "identical"]].to_dict("records") == [{"images": 3, "identical": False}]
     assert shared_images(clinic()).empty
+
+
+def test_patients_with_one_study_stay_together_but_a_placeholder_links_nobody():
+    manifest = clinic()
+    manifest["study"] = manifest["patient"] + "s"
+    a, b = rows_of(manifest, "p0", "p1")
+    manifest.loc[[a, b], "study"] = "one study"
+    splits = make_splits(manifest, TASK, 0, transductive=False)
+    assert splits["group"].nunique() == 59
+    assert splits.groupby("study")["split"].nunique().max() == 1
+    manifest["study"] = "1.2.3"
+    assert make_splits(manifest, TASK, 0, transductive=False)["group"].nunique() == 60
+
+
+def test_the_assertion_fires_for_a_study_on_both_sides():
+    manifest = clinic().assign(study=lambda frame: frame["patient"])
+    splits = make_splits(manifest, TASK, 0, transductive=False)
+    rows = np.flatnonzero(splits["split"] == "train")
+    assert_disjoint(splits, manifest["exact_hash"], rows)
+    splits.loc[rows[0], "study"] = splits.loc[splits["split"] == "test", "study"].iloc[0]
+    with pytest.raises(DataError, match="images of held-out patients"):
+        assert_disjoint(splits, manifest["exact_hash"], rows)
+
+
+def test_the_assertion_fires_for_a_test_patient_in_validation():
+    manifest = clinic()
+    splits = make_splits(manifest, TASK, 0, transductive=False)
+    rows = np.flatnonzero(splits["split"] == "train")
+    tested = np.flatnonzero(splits["split"] == "test")
+    splits.loc[tested[0], "split"] = "validation"  # its patient has two further images in test
+    with pytest.raises(DataError, match="1 images of test patients are in the validation part"):
+        assert_disjoint(splits, manifest["exact_hash"], rows)
+    copied = make_splits(manifest, TASK, 0, transductive=False)
+    hashes = manifest["exact_hash"].copy()
+    hashes.iloc[np.flatnonzero(copied["split"] == "validation")[0]] = hashes.iloc[tested[0]]
+    with pytest.raises(DataError, match="1 images of test patients are in the validation part"):
+        assert_disjoint(copied, hashes, rows)
+
+
+def test_a_leak_that_is_allowed_is_marked_counted_and_kept_from_pretraining():
+    manifest = official(
+        [
+            ("test0", "new", "y", "train"),
+            ("validation1", "new2", "y", "train"),
+            ("elsewhere", "test1", "y", "train"),
+            ("test2", "new3", "y", "validation"),
+        ]
+    )
+    allow = BinaryTask.model_validate(TASK.model_dump() | {"split": {"kind": "official", "collisions": "allow"}})
+    splits = make_splits(manifest, allow, 0, transductive=False)
+    assert splits["split"].tolist() == manifest["official_split"].tolist()
+    assert np.flatnonzero(splits["leaks"]).tolist() == [18, 19, 20, 21]
+    assert not splits.loc[splits["leaks"], "pretrain"].any()
+    rows = np.flatnonzero(splits["split"] == "train")
+    assert_disjoint(splits, manifest["exact_hash"], rows)
+    with pytest.raises(DataError, match="1 images of held-out patients"):  # any other leak is still one
+        assert_disjoint(splits.assign(leaks=splits.index.isin([18, 19, 21])), manifest["exact_hash"], rows)
+    summary = summarise(splits, manifest["exact_hash"], allow)
+    assert summary["collisions"] == "allow"
+    assert summary["leaks"] == {"images": 4, "patients": 4}

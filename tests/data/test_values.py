@@ -89,3 +89,25 @@ def test_windows_paths_and_byte_order_marks(root):
 def test_cards_that_cannot_work(changes, line):
     with pytest.raises(ValueError, match=line):
         card(**changes)
+
+
+def numbers(root, *values: str) -> ValueReader:
+    lines = "".join(f"a/p{number}.png,{value}\n" for number, value in enumerate(values))
+    (root / "labels.csv").write_text("file,age\n" + lines)
+    target = {"description": "d", "numeric": True, "unknown": ["-1", "N/A"], "source": [{"csv": "labels.csv", "column": "age"}]}
+    return ValueReader(card(patient="image", targets={"age": target}), root)
+
+
+def test_numbers(tmp_path):
+    reader = numbers(tmp_path, "57", "5.70e1", " .5", "-3.", "", "-1", "N/A")
+    read = [reader.label("age", f"a/p{number}.png", {}) for number in range(8)]
+    assert read == ["57.0", "57.0", "0.5", "-3.0", None, None, None, None]
+
+
+@pytest.mark.parametrize("value", ["old", "057Y", "1_000", "nan", "inf", "1e999", "0x10", "3 4", "\u0663"])
+def test_what_is_no_number_is_named_without_its_file(tmp_path, value):
+    with pytest.raises(DataError, match=r"clinic: targets\.age: the value '.*' is no finite number") as caught:
+        numbers(tmp_path, value).label("age", "a/p0.png", {})
+    assert repr(value) in str(caught.value)
+    assert "p0" not in str(caught.value)
+    assert "\n" not in str(caught.value)

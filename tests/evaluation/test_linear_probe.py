@@ -35,7 +35,9 @@ def test_a_constant_feature_does_no_harm():
 
 
 def draw(labels: np.ndarray, divisions) -> LabelDraw:
-    return LabelDraw("all", 0, len(labels), np.arange(len(labels)), labels, np.arange(len(labels)), divisions, len(divisions) > 1)
+    return LabelDraw(
+        "all", 0, len(labels), np.arange(len(labels)), labels[:, None], np.arange(len(labels)), divisions, len(divisions) > 1
+    )
 
 
 def test_every_row_of_a_cross_validation_is_scored_by_a_fit_without_it():

@@ -125,7 +125,7 @@ def make_archive(folder: Path, images: list[tuple[np.ndarray, dict]], labels: di
     splits = (
         manifest[["row_key", "source", "patient"]]
         .assign(group=pd.factorize(manifest["patient"])[0], split="train")
-        .assign(label=pd.array([1] * len(manifest), dtype="Int8"), pretrain=True, excluded=None)
+        .assign(label=1.0, pretrain=True, excluded=None, study=None, leaks=False)
     )
     rejects = pd.DataFrame(columns=[column.name for column in REJECT_COLUMNS], dtype=object)
     return SmallArchive(folder, manifest, splits, rejects)
