@@ -52,8 +52,7 @@ def pairs_of(test: TestSet, drawn: Drawn, fewest: int, level: float) -> pd.DataF
     table = pd.DataFrame(rows, columns=[column for column in COLUMNS if column not in ("p_holm", "verdict")])
     table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
     table["verdict"] = [
-        called(row, "difference", "lower", "upper", level) if fewest >= FEWEST_OF_A_CLASS else "too few"
-        for row in table.to_dict("records")
+        called(row, "lower", "upper", level) if fewest >= FEWEST_OF_A_CLASS else "too few" for row in table.to_dict("records")
     ]
     return table
 

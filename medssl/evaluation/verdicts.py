@@ -23,7 +23,7 @@ def verdict(row: Mapping) -> str:
         return "reference"
     if fewest_of(row) < FEWEST_OF_A_CLASS:
         return "too few"
-    return called(row, "difference", "difference_lower", "difference_upper", row["level"])
+    return called(row, "difference_lower", "difference_upper", row["level"])
 
 
 def fewest_of(row: Mapping) -> float:
@@ -33,10 +33,10 @@ def fewest_of(row: Mapping) -> float:
     return min(row["test_patients_positive"], row["test_patients_negative"])
 
 
-def called(row: Mapping, difference: str, lower: str, upper: str, level: float) -> str:
+def called(row: Mapping, lower: str, upper: str, level: float) -> str:
     """'better', 'worse' or 'unclear' for a row with a `metric`, an interval and, where several arms are compared, a `p_holm`."""
     p = row.get("p_holm", math.nan)
     # `not p < ...` would hold for an unknown p, which stands for a single comparison without correction.
     if (not math.isnan(p) and p >= 1 - level) or not (row[lower] > 0 or row[upper] < 0):
         return "unclear"
-    return "better" if is_better(row["metric"], row[difference]) else "worse"
+    return "better" if is_better(row["metric"], 1.0 if row[lower] > 0 else -1.0) else "worse"
