@@ -25,7 +25,7 @@ def _values(outputs, labels, scores, thresholds=(NOT_A_NUMBER,), temperature=NOT
 
 
 def _ece(confidence, right, whole, bins=15):
-    """By the definition, bins of the whole test set at its quantiles (no ties here)."""
+    """By the definition, bins of the whole test set at its quantiles (no ties here, and as many images in each)."""
     edges = np.sort(whole)[np.ceil(np.arange(1, bins) * len(whole) / bins).astype(int) - 1]
     of_bin = np.searchsorted(edges, confidence)
     parts = [(of_bin == b).mean() * abs(confidence[of_bin == b].mean() - right[of_bin == b].mean()) for b in np.unique(of_bin)]
@@ -65,11 +65,11 @@ def test_binary_on_a_replicate(rng):
 
 
 def test_several_classes_on_a_replicate(rng):
-    labels = rng.integers(0, 4, 400).astype(float)
-    scores = softmax(rng.normal(size=(400, 4)) + 1.5 * np.eye(4)[labels.astype(int)], axis=1)
-    weights = rng.poisson(1, 400)
+    labels = rng.integers(0, 4, 450).astype(float)
+    scores = softmax(rng.normal(size=(450, 4)) + 1.5 * np.eye(4)[labels.astype(int)], axis=1)
+    weights = rng.poisson(1, 450)
     got = _values(Outputs("multiclass", tuple("abcd")), labels[:, None], scores, temperature=0.5, weights=weights)
-    rows = np.repeat(np.arange(400), weights)
+    rows = np.repeat(np.arange(450), weights)
     y, s = labels[rows], scores[rows]
     scaled = softmax(np.log(s) / 0.5, axis=1)
     truth, called = label_binarize(y, classes=range(4)), s.argmax(axis=1)

@@ -1,6 +1,7 @@
 """Made-up studies with a known truth, and how often the intervals of medssl.evaluation hold it.
 
-    python tests/evaluation/simulations/studies.py [coverage] [images] [null] [power] [--studies N] [--replicates R] [--out FILE]
+    python tests/evaluation/simulations/studies.py [coverage] [images] [draws] [null] [power] [--studies N] [--replicates R]
+        [--only NAME] [--out FILE]
 
 prints a table of each and what docs/statistics.md quotes. The tests marked `long` beside it run the same functions with fewer studies
 and bounds.
@@ -174,10 +175,11 @@ def main() -> None:
     parser.add_argument("plans", nargs="*", default=list(PLANS))
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=400)
+    parser.add_argument("--only", default="", help="settings whose name begins so")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     for plan in given.plans:
-        for name, setting, clusters in PLANS[plan]:
+        for name, setting, clusters in (each for each in PLANS[plan] if each[0].startswith(given.only)):
             begun = time.time()
             found = run(setting, given.studies, given.replicates, clusters)
             row = {"plan": plan, "name": name, "true_difference": round(setting.difference, 4)} | found
