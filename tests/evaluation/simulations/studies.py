@@ -164,8 +164,12 @@ PLANS: dict[str, list[tuple[str, Setting, str]]] = {
         ("5 draws, 5 runs an arm", replace(Setting(), runs=5), "patients"),
     ],
     "power": [
-        (f"{patients} patients, 5 draws, 3 runs", replace(Setting(), patients=patients, gain=0.29), "patients")
-        for patients in (100, 200, 300)
+        (
+            "300 patients, 5 draws, 1 run that is meant",
+            replace(Setting(), gain=0.29, runs=1, of_run=0.0, of_both=0.0),
+            "patients",
+        ),
+        *((f"300 patients, 5 draws, {runs} runs", replace(Setting(), gain=0.29, runs=runs), "patients") for runs in (3, 8)),
     ],
 }
 
