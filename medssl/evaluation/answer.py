@@ -116,6 +116,8 @@ def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = (), unconve
     patients, level = int(first["test_patients"]), f"{first['level']:.0%}"
     if patients < SMALL_TEST:
         result.append(f"The test set is small: {patients} patients. {_found(BY_PATIENTS, patients, 'test patients')}")
+    elif patients < max(BY_PATIENTS):
+        result.append(f"There are {patients} test patients. {_found(BY_PATIENTS, patients, 'test patients')}")
     compared = rows[rows["arm"] != rows["reference"]]
     if len(compared) > 1:
         families = len(compared.drop_duplicates(["mode", "budget"]))

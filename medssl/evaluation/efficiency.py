@@ -21,6 +21,7 @@ COLUMNS = {
     "needed": "labelled patients with which the reference reaches it; inf: with none of the budgets",
     "lower": "lower end of its interval",
     "upper": "upper end of its interval; inf: not reached",
+    "level": "of the interval",
     "found": "reached | at most (the smallest budget already does it) | not reached",
 }
 
@@ -54,7 +55,7 @@ def label_efficiency(comparison: Comparison, level: float = 0.95) -> pd.DataFram
             lower, upper = np.quantile(each, ends, method="inverted_cdf") if len(each) else (math.nan, math.nan)
             found = "not reached" if math.isinf(needed) else "at most" if needed <= sizes[0] else "reached"
             found = "unknown" if math.isnan(needed) else found
-            rows.append((arm, reference, mode, name, int(sizes[0]), value, needed, float(lower), float(upper), found))
+            rows.append((arm, reference, mode, name, int(sizes[0]), value, needed, float(lower), float(upper), level, found))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -87,4 +88,4 @@ def efficiency_sentence(row: dict) -> str:
     if row["found"] == "at most":
         return f"{start} reaches with as many or fewer."
     upper = "not reached" if math.isinf(row["upper"]) else f"{row['upper']:.0f}"
-    return f"{start} reaches with about {row['needed']:.0f} (95% interval {row['lower']:.0f} to {upper})."
+    return f"{start} reaches with about {row['needed']:.0f} ({row['level']:.0%} interval {row['lower']:.0f} to {upper})."

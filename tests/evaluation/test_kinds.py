@@ -214,7 +214,16 @@ def test_label_efficiency_and_what_it_says():
     found = label_efficiency(compare_all(table, replicates=200))
     assert found.to_dict("records")[0]["found"] == "not reached"
     assert "does not reach with any of the budgets" in efficiency_sentence(found.to_dict("records")[0])
-    row = {"arm": "a", "reference": "b", "patients": 20, "needed": 63.2, "lower": 41.0, "upper": np.inf, "found": "reached"}
+    row = {
+        "arm": "a",
+        "reference": "b",
+        "patients": 20,
+        "needed": 63.2,
+        "lower": 41.0,
+        "upper": np.inf,
+        "level": 0.95,
+        "found": "reached",
+    }
     assert (
         efficiency_sentence(row)
         == "What a reaches with 20 labelled patients, b reaches with about 63 (95% interval 41 to not reached)."
