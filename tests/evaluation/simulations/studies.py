@@ -151,11 +151,16 @@ PLANS: dict[str, list[tuple[str, Setting, str]]] = {
     "draws": [
         (
             f"{draws} draws, {name}",
-            replace(Setting(patients=300, runs=1, of_run=0, of_both=0, gain=0.15), draws=draws, of_draw=spread),
+            replace(Setting(patients=300, runs=1, of_run=0, of_both=0, gain=0.15), draws=draws, of_draw=spread, own=own),
             "patients",
         )
         for draws in (2, 3, 5, 10)
-        for name, spread in (("which do not differ", 0.0), ("SD 0.02 AUROC", 0.1), ("SD 0.04 AUROC", 0.2))
+        for name, spread, own in (
+            ("which do not differ", 0.0, 0.4),
+            ("SD 0.02 AUROC", 0.1, 0.4),
+            ("SD 0.04 AUROC", 0.2, 0.4),
+            ("models alike, SD 0.05 AUROC", 0.28, 0.0),
+        )
     ],
     "null": [
         ("5 draws, 3 runs an arm", Setting(), "patients"),
