@@ -16,8 +16,8 @@ too narrow, so they enter as variance components with Student's t:
   draws that do not differ hold the truth in 98 to 99 of 100 studies. It is V_repeats of the replicates about their mean.
 - df: V^2 / (V_patients^2 / df_patients + w * sum of component^2 / its df). With w = 1 the components count in full, as they were
   estimated, and where draws do not differ 98 % and more is held: V cannot fall below V_patients, whatever the few draws say. With
-  w = (net / full)^2, counting what is left after V_shown, too little is held. w = (net / full)^(1/2) holds 93 to 97 % with 5
-  draws wherever the variance lies; see docs/statistics.md.
+  w = (net / full)^2, counting what is left after V_shown, too little is held. w = (net / full)^(1/2) lies between, and holds 92 to 97 %
+  from 3 draws on, wherever the variance lies; see docs/statistics.md.
 
 docs/statistics.md shows how often the truth is held.
 """
