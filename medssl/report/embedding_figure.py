@@ -86,10 +86,16 @@ def section(arms: Sequence[Embeddings]) -> Markup:
             )
         )
     else:
-        parts.append(html.paragraph("No two vendors or sources have enough images to ask how well they can be told apart.", "note"))
+        parts.append(
+            html.paragraph("No two vendors or sources have enough images to ask how well they can be told apart.", "note")
+        )
     for arm in arms:
         drawn = [html.figure(scatter(arm, name), f"{arm.arm}: coloured by {name}") for name in arm.colours]
-        shown = f"{len(arm.points):,} of {arm.total:,} images drawn at random" if len(arm.points) < arm.total else f"{arm.total:,} images"
+        shown = (
+            f"{len(arm.points):,} of {arm.total:,} images drawn at random"
+            if len(arm.points) < arm.total
+            else f"{arm.total:,} images"
+        )
         first, second = (f"{share:.0%}" for share in arm.explained)
         below = f"{shown}; the two components explain {first} and {second} of the variance."
         parts.append(html.section(arm.arm, html.panels(drawn), html.paragraph(below, "note"), level=3))
@@ -122,7 +128,9 @@ def scatter(arm: Embeddings, colour: str) -> str:
     more = f'transform="rotate(-90 10 {middle:.0f})"'
     parts.append(svg.text(10, middle, f"component 2 ({arm.explained[1]:.0%})", "label", "middle", more))
     title = f"{arm.arm}: embeddings coloured by {colour}"
-    return svg.document(_WIDTH, top + _HEIGHT + 32, title, "Two principal components of the frozen features, a point an image.", parts)
+    return svg.document(
+        _WIDTH, top + _HEIGHT + 32, title, "Two principal components of the frozen features, a point an image.", parts
+    )
 
 
 def _named(values: Sequence) -> np.ndarray:

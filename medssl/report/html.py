@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-
 _LINKED = re.compile(r'<section id="([^"]+)"><h2>(.*?)</h2>')
 
 

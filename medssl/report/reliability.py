@@ -75,7 +75,9 @@ def diagram(rows: pd.DataFrame, arm: str, mode: str) -> str:
             px, height = x(row["mean_score"]), _HISTOGRAM * row["n"] / most
             marks.append(svg.bar(px, y(row["lower"]), px, y(row["upper"])))
             marks.append(svg.marker(index, px, y(row["observed"])))
-            marks.append(f'<rect class="count" x="{px + shift - 3:.1f}" y="{floor - height:.1f}" width="6" height="{height:.1f}"/>')
+            marks.append(
+                f'<rect class="count" x="{px + shift - 3:.1f}" y="{floor - height:.1f}" width="6" height="{height:.1f}"/>'
+            )
         known = [(x(row["mean_score"]), y(row["observed"])) for row in own if math.isfinite(row["observed"])]
         path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (px, py) in enumerate(known))
         line = f'<path class="line" d="{path}"/>' if known else ""
@@ -91,5 +93,7 @@ def _numbers(rows: pd.DataFrame) -> Markup:
         for row in own.sort_values("bin").to_dict("records"):
             if row["n"] > 0:
                 ends = f"{row['lower']:.2f} to {row['upper']:.2f}" if math.isfinite(row["lower"]) else "?"
-                lines.append((str(int(row["bin"]) + 1), f"{row['mean_score']:.2f}", f"{row['observed']:.2f}", ends, f"{row['n']:.0f}"))
+                lines.append(
+                    (str(int(row["bin"]) + 1), f"{row['mean_score']:.2f}", f"{row['observed']:.2f}", ends, f"{row['n']:.0f}")
+                )
     return html.table("", ("bin", "mean score", "observed share", "interval", "images"), lines, numbers=range(1, 5))

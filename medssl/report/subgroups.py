@@ -56,7 +56,9 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         for column in dict.fromkeys(rows["column"]):
             own, name = rows[rows["column"] == column], str(column).replace("_", " ")
             metric = metric_of(own["metric"].iloc[0])
-            drawn.append(html.figure(forest(own, comparison, mode), f"{metric.title} by {name}, budget {budget}, with intervals."))
+            drawn.append(
+                html.figure(forest(own, comparison, mode), f"{metric.title} by {name}, budget {budget}, with intervals.")
+            )
             drawn.append(_numbers(own, metric, f"{name}: sizes, {metric.title} and gaps"))
         parts.append(html.section(mode_name(mode), *drawn, level=3))
     return html.section("Subgroups", *parts)

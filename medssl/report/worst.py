@@ -16,6 +16,7 @@ from medssl.task import Outputs
 
 LOCAL = "worst.html"  # the page's name beside the report; it never leaves the machine unless images may
 PER_ARM = 8
+WIDTH = 384  # px, of an image and its overlay together
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _sheet(arm: str, worst: list[WorstImage]) -> Markup:
         lines = (f"is {image.label}, said {image.said} ({image.score:.3g})", image.row_key)
         shown.append(beside(image.image, image.overlay))
         captions.append(lines)
-    return Markup(f'<div class="wide">{sheet_html(shown, captions, f"the worst errors of {arm}")}</div>')
+    return Markup(f'<div class="wide">{sheet_html(shown, captions, f"the worst errors of {arm}", largest=WIDTH)}</div>')
 
 
 def beside(image: np.ndarray, overlay: np.ndarray | None) -> np.ndarray:
