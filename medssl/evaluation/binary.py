@@ -1,101 +1,93 @@
-"""Five metrics of a binary classifier, for one test set or for thousands of bootstrap replicates of it at once.
+"""The metrics of a binary classifier, for one test set or for thousands of bootstrap replicates of it at once.
 
-A bootstrap replicate of a test set is the same images with integer weights (how often each was drawn), so the scores
-are sorted once and every replicate costs two cumulative sums. All counts are exact in float64 (below 2**53).
-
-A metric that needs a class which is absent is unknown: NaN, never 0.
+AUROC and average precision are sums over the sorted scores (`ranking`). Everything else is a function of sums over
+images, so all replicates of all of them are one product of two matrices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from medssl.evaluation.calibration_bins import equal_mass_bins, gaps, scaled
+from medssl.evaluation.ranking import checked, rank
+
 METRICS = ("auroc", "average_precision", "balanced_accuracy", "sensitivity", "specificity")
+"""What stands in every short table of a binary task."""
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """The scores of one model on one test set, sorted once; see `rank`.
+class BinaryScorer:
+    """All metrics of one binary classifier.
 
-    Tied scores form one group: no threshold can separate them.
+    sensitivity .. accuracy call an image positive at score >= the operating point; `accuracy_at_half` at score > 0.5,
+    as MedMNIST's Evaluator does. F1 is that of the positive class. Matthews' correlation is 0 where all images are
+    called the same (Chicco & Jurman 2020). The positive predictive value is unknown where nothing is called positive.
+
+    The calibration error has 15 bins of about as many images each, fixed on the whole test set, so that a replicate
+    changes what is in a bin and not its bounds. Temperature scaling keeps the order of the scores and so the bins.
     """
 
-    order: np.ndarray  # (N,) images by falling score
-    positive: np.ndarray  # (N,) float64 0 | 1, in that order
-    starts: np.ndarray  # (G,) position of the first image of each group of tied scores
-    called: int  # number of groups at or above the threshold
+    names: tuple[str, ...] = (
+        *METRICS,
+        *("ppv", "npv", "f1", "mcc", "accuracy", "accuracy_at_half", "brier", "brier_scaled", "ece", "ece_scaled"),
+    )
+
+    def __init__(self, labels: np.ndarray, scores: np.ndarray, threshold: float, temperature: float = np.nan) -> None:
+        """`labels` (N,) 0 | 1 | NaN (unknown, left out); `scores` (N,) probabilities; N >= 1."""
+        labels, scores = checked(labels, scores)
+        self._ranking = rank(labels, scores)
+        known = ~np.isnan(labels)
+        positive, negative = (labels == 1).astype(np.float64), (labels == 0).astype(np.float64)
+        called = scores >= threshold
+        bins = equal_mass_bins(np.where(known, scores, np.nan))
+        after = scaled(scores, temperature) if np.isfinite(temperature) else np.full(len(scores), np.nan)
+        error, error_after = (np.where(known, values - positive, 0.0) for values in (scores, after))
+        self._columns = np.column_stack(
+            [
+                *(positive, negative, positive * called, negative * called),
+                np.where(known, (scores > 0.5) == (labels == 1), False),
+                *(error**2, error_after**2),
+                *(gaps(scores, labels, bins), gaps(after, labels, bins)),
+            ]
+        ).astype(np.float64)
 
     def evaluate(self, weights: np.ndarray) -> np.ndarray:
-        """The metrics of every replicate.
-
-        `weights` is (R, N): how often replicate r holds image n, images in the order given to `rank`. Returns (R, 5)
-        float64, columns in the order of METRICS. A replicate without positives or without negatives is all NaN but
-        for the specificity or the sensitivity of the class that it has.
-
-        AUROC counts tied pairs one half (the Mann-Whitney statistic). Average precision is scikit-learn's step-wise
-        sum over the distinct scores of precision times the gain in recall, without interpolation; without negatives
-        it would be 1 whatever the scores are, so it is unknown there too.
-        """
-        # Images first: rows are then contiguous, which makes the gather and the cumulative sums several times faster.
-        drawn = np.asarray(weights).T[self.order].astype(np.float64, copy=False)
-        positives = self._by_group(drawn * self.positive[:, None])
-        negatives = self._by_group(drawn) - positives
-        true = np.cumsum(positives, axis=0)  # (G, R) positives at or above each distinct score
-        false = np.cumsum(negatives, axis=0)
-        n_positive, n_negative = true[-1], false[-1]
-        both = np.where((n_positive > 0) & (n_negative > 0), 1.0, np.nan)
-
+        """(R, 15), see `scorers.Scorer`."""
+        sums = weights @ self._columns
+        n_positive, n_negative, true, false, right_at_half, brier, brier_scaled = sums[:, :7].T
+        n = n_positive + n_negative
+        missed, right = n_positive - true, n_negative - false
         with np.errstate(invalid="ignore", divide="ignore"):
-            # A negative loses to the positives above it, and half to those tied with it.
-            auroc = (negatives * (true - positives / 2)).sum(axis=0) / (n_positive * n_negative)
-            precision = true / np.maximum(true + false, 1)
-            average_precision = (positives * precision).sum(axis=0) / n_positive
-            above = self.called - 1
-            sensitivity = (true[above] if self.called else 0 * n_positive) / n_positive
-            specificity = 1 - (false[above] if self.called else 0 * n_negative) / n_negative
-        balanced = (sensitivity + specificity) / 2
-        return np.stack([auroc * both, average_precision * both, balanced, sensitivity, specificity], axis=1)
-
-    def _by_group(self, values: np.ndarray) -> np.ndarray:
-        if len(self.starts) == len(values):
-            return values
-        return np.add.reduceat(values, self.starts, axis=0)
-
-
-def rank(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Ranking:
-    """Sort once. `labels` (N,) 0 | 1 and `scores` (N,) finite, N >= 1; an image is called positive at score >= threshold."""
-    labels, scores = _checked(labels, scores)
-    order = np.argsort(-scores, kind="stable")
-    falling = scores[order]
-    starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1]])
-    return Ranking(order, labels[order], starts, int((falling[starts] >= threshold).sum()))
+            sensitivity, specificity = true / n_positive, right / n_negative
+            both = np.where((n_positive > 0) & (n_negative > 0), 1.0, np.nan)
+            spread = np.sqrt(n_positive * n_negative * (true + false) * (missed + right))
+            mcc = np.where(spread > 0, (true * right - false * missed) / np.where(spread > 0, spread, 1), 0.0)
+            columns = [
+                *self._ranking.evaluate(weights),
+                (sensitivity + specificity) / 2,
+                *(sensitivity, specificity),
+                *(true / (true + false) * both, right / (right + missed) * both),
+                2 * true / (2 * true + false + missed) * both,
+                mcc * both,
+                (true + right) / n,
+                right_at_half / n,
+                *(brier / n, brier_scaled / n),
+                *(np.abs(part).sum(axis=1) / n for part in np.split(sums[:, 7:], 2, axis=1)),
+            ]
+        return np.stack(columns, axis=1)
 
 
 def evaluate(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, float]:
-    """All five metrics of one test set, each image once, keyed by METRICS."""
-    values = rank(labels, scores, threshold).evaluate(np.ones((1, len(labels))))[0]
-    return dict(zip(METRICS, values.tolist(), strict=True))
+    """The five METRICS of one test set, each image once."""
+    scorer = BinaryScorer(labels, scores, threshold)
+    values = dict(zip(scorer.names, scorer.evaluate(np.ones((1, len(labels))))[0].tolist(), strict=True))
+    return {name: values[name] for name in METRICS}
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve, ties one half; NaN when a class is absent. The same number as scikit-learn's."""
-    return evaluate(labels, scores, np.inf)["auroc"]
+    return float(rank(labels, scores).evaluate(np.ones((1, len(labels))))[0][0])
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     """Average precision, tied scores as one step; NaN when a class is absent. The same number as scikit-learn's."""
-    return evaluate(labels, scores, np.inf)["average_precision"]
-
-
-def _checked(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.asarray(labels, dtype=np.float64)
-    scores = np.asarray(scores, dtype=np.float64)
-    if labels.ndim != 1 or labels.shape != scores.shape or not len(labels):
-        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be (N,) with N >= 1")
-    if not np.isin(labels, (0.0, 1.0)).all():
-        raise ValueError("labels must be 0 or 1")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores must be finite")
-    return labels, scores
+    return float(rank(labels, scores).evaluate(np.ones((1, len(labels))))[1][0])

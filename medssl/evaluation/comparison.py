@@ -1,81 +1,142 @@
-"""Every arm against a reference, with paired intervals, as one tidy table; and what each row says, in plain words."""
+"""Every arm against a reference, with paired intervals, as one tidy table; every pair of arms; and what each row says."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from medssl.errors import DataError
-from medssl.evaluation.binary import METRICS
-from medssl.evaluation.bootstrap import Interval, resample
-from medssl.evaluation.predictions import Block, read_predictions
+from medssl.evaluation.bootstrap import Difference, Drawn, Interval, resample
+from medssl.evaluation.delong import delong
+from medssl.evaluation.metrics import PRIMARY
+from medssl.evaluation.pairs import only_cell, pairs_of
+from medssl.evaluation.predictions import BINARY, TestSet, read_predictions
+from medssl.evaluation.sentences import number, sentence
+from medssl.evaluation.verdicts import FEWEST_OF_A_CLASS, SMALL_TEST, verdict
+from medssl.task import Outputs
+
+__all__ = ["COLUMNS", "FEWEST_OF_A_CLASS", "SMALL_TEST", "Comparison", "compare", "compare_all", "number", "sentence", "verdict"]
 
 COLUMNS = {
     "arm": "the arm",
-    "mode": "linear | full",
+    "mode": "how it was trained, a name of medssl.modes",
     "budget": "label of the budget",
     "budget_patients": "labelled patients, validation included (mean over the draws, rounded)",
     "budget_images": "labelled images, validation included (mean over the draws, rounded)",
     "n_seeds": "label draws",
-    "metric": "auroc | average_precision | balanced_accuracy | sensitivity | specificity",
-    "value": "mean over the label draws of the metric on the test set, 0 .. 1",
+    "metric": "a name of medssl.evaluation.metrics; `auroc/<target>` is that of one target",
+    "value": "mean over label draws and pretraining runs of the metric on the test set",
     "lower": "lower end of its interval",
     "upper": "upper end of its interval",
     "reference": "the arm that it is compared with",
-    "difference": "value minus the reference's; empty for the reference itself",
+    "difference": "value minus the reference's, whichever way is better; empty for the reference itself",
     "difference_lower": "lower end of the paired interval",
     "difference_upper": "upper end of the paired interval",
     "level": "level of the intervals, such as 0.95",
-    "replicates_used": "bootstrap replicates that held both classes; the others are left out",
+    "replicates_used": "bootstrap replicates that held every class of the primary metric; the others are left out",
     "test_patients": "test patients",
     "test_images": "test images",
-    "test_positives": "positive test images",
-    "test_patients_positive": "test patients with a positive image",
-    "test_patients_negative": "test patients with a negative image",
+    "test_positives": "positive test images; empty for other than binary tasks",
+    "test_patients_positive": "test patients with a positive image; empty for other than binary tasks",
+    "test_patients_negative": "test patients with a negative image; empty for other than binary tasks",
+    "test_patients_fewest": "test patients of the rarest class (of the rarest side of a target); regression, ordinal: test patients",
+    "primary": "whether arms are called better or worse by this metric",
+    "n_runs": "pretraining runs of the arm",
+    "n_runs_reference": "pretraining runs of the reference",
+    "p": "of no difference to the reference, two-sided; primary metric",
+    "p_holm": "p corrected by Holm over all pairs of arms of the mode and budget; primary metric",
+    "delong_lower": "DeLong's interval (logit; patients as clusters): binary AUROC of one draw and one run, else empty",
+    "delong_upper": "its upper end",
 }
 
-SMALL_TEST = 100  # test patients; below it a caution is printed
-# Test patients of each class; below it a percentile interval is too narrow to name a winner (with one patient of
-# a class its width can even be 0).
-FEWEST_OF_A_CLASS = 10
-_SETTINGS = {"linear": "as a linear probe", "full": "after full fine-tuning"}
+
+@dataclass(frozen=True)
+class Comparison:
+    """`table` has the columns COLUMNS, `pairs` those of `pairs`; `together` holds, for (arm, mode, budget), the (R,) values of the
+    primary metric with patients, draws and runs resampled together, and `paired_variance` for (arm, other, mode, budget) the
+    variance of their difference over patients alone."""
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    together: dict[tuple[str, str, str], np.ndarray]
+    paired_variance: dict[tuple[str, str, str, str], float]
 
 
 def compare(
-    predictions: pd.DataFrame, reference: str = "imagenet", replicates: int = 2000, seed: int = 0, level: float = 0.95
+    predictions: pd.DataFrame,
+    reference: str = "imagenet",
+    replicates: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    outputs: Outputs = BINARY,
 ) -> pd.DataFrame:
     """One row per mode, budget, arm and metric: value, difference to `reference`, intervals. Columns: COLUMNS.
 
-    `predictions` is described in `predictions.COLUMNS`. Rows come linear before full, small budgets first, arms in
+    `predictions` is described in `predictions.COLUMNS`. Rows come in the order of MODES, small budgets first, arms in
     the order of the table. Raises DataError when the predictions do not fit together or `reference` is none of
     their arms.
     """
-    test = read_predictions(predictions)
+    return compare_all(predictions, reference, replicates, seed, level, outputs).table
+
+
+def compare_all(
+    predictions: pd.DataFrame,
+    reference: str = "imagenet",
+    replicates: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    outputs: Outputs = BINARY,
+) -> Comparison:
+    """`compare`, and every pair of arms beside it, from the same replicates."""
+    test = read_predictions(predictions, outputs)
     if reference not in test.arms:
         raise DataError(f"comparison: the reference '{reference}' is none of the arms {', '.join(test.arms)}")
-    drawn = resample(test, replicates, seed)
-    shared = {
+    shared, primary = _shared(test, level), PRIMARY[outputs.kind]
+    rows, pairs, together, variances = [], [], {}, {}
+    for drawn in resample(test, replicates, seed):
+        block_pairs = pairs_of(test, drawn, shared["test_patients_fewest"], level)
+        pairs.append(block_pairs)
+        p_holm = {frozenset((row["a"], row["b"])): row["p_holm"] for row in block_pairs.to_dict("records")}
+        mode, budget = drawn.block.mode, drawn.block.budget
+        together |= {(arm, mode, budget): values for arm, values in drawn.together(primary).items()}
+        used = drawn.used(primary)
+        for arm in test.arms:
+            intervals = drawn.intervals(arm, level)
+            differences = drawn.differences(arm, reference, level) if arm != reference else {}
+            for name in drawn.names:
+                row = _row(test, drawn, arm, name, intervals[name], reference, differences.get(name))
+                row |= shared | {"replicates_used": used, "primary": name == primary}
+                if name == primary and arm != reference:
+                    row |= {"p": differences[name].p, "p_holm": p_holm[frozenset((arm, reference))]}
+                    variances[arm, reference, mode, budget] = differences[name].variance_of_patients
+                if name == "auroc":
+                    row |= _delong(test, drawn, arm, level)
+                rows.append(row)
+    every_pair = pd.concat(pairs, ignore_index=True) if len(test.arms) > 1 else pairs[0]
+    return Comparison(pd.DataFrame(rows, columns=list(COLUMNS)), every_pair, together, variances)
+
+
+def _shared(test: TestSet, level: float) -> dict:
+    sizes, binary = test.class_sizes(), test.outputs.kind == "binary"
+    by_class = test.outputs.kind in ("binary", "multiclass", "multilabel")
+    return {
         "level": level,
-        "replicates_used": drawn.used,
         "test_patients": test.n_patients,
         "test_images": len(test.labels),
-        "test_positives": int(test.labels.sum()),
-        "test_patients_positive": test.patients_with(1),
-        "test_patients_negative": test.patients_with(0),
+        "test_positives": int(test.labels.sum()) if binary else math.nan,
+        "test_patients_positive": test.patients_with(1) if binary else math.nan,
+        "test_patients_negative": test.patients_with(0) if binary else math.nan,
+        "test_patients_fewest": int(sizes.min()) if by_class else test.n_patients,
     }
-    rows = []
-    for block in test.blocks:
-        for arm in test.arms:
-            intervals = drawn.interval(arm, block.mode, block.budget, level)
-            differences = drawn.paired_difference(arm, reference, block.mode, block.budget, level)
-            rows += [_row(arm, block, metric, intervals[metric], reference, differences[metric]) | shared for metric in METRICS]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(arm: str, block: Block, metric: str, value: Interval, reference: str, difference: Interval) -> dict:
-    unknown = Interval(float("nan"), float("nan"), float("nan"))
-    difference = unknown if arm == reference else difference
+def _row(
+    test: TestSet, drawn: Drawn, arm: str, name: str, value: Interval, reference: str, difference: Difference | None
+) -> dict:
+    block = drawn.block
     return {
         "arm": arm,
         "mode": block.mode,
@@ -83,80 +144,22 @@ def _row(arm: str, block: Block, metric: str, value: Interval, reference: str, d
         "budget_patients": block.patients,
         "budget_images": block.images,
         "n_seeds": len(block.seeds),
-        "metric": metric,
+        "n_runs": len(test.runs_of(arm)),
+        "n_runs_reference": len(test.runs_of(reference)),
+        "metric": name,
         "value": value.value,
         "lower": value.lower,
         "upper": value.upper,
         "reference": reference,
-        "difference": difference.value,
-        "difference_lower": difference.lower,
-        "difference_upper": difference.upper,
+        "difference": difference.value if difference else math.nan,
+        "difference_lower": difference.lower if difference else math.nan,
+        "difference_upper": difference.upper if difference else math.nan,
+        **dict.fromkeys(("p", "p_holm", "delong_lower", "delong_upper"), math.nan),
     }
 
 
-def verdict(row: Mapping) -> str:
-    """'reference', 'better', 'worse', 'unclear' (the interval holds 0) or 'too few' (test patients of a class)."""
-    if row["arm"] == row["reference"]:
-        return "reference"
-    if min(row["test_patients_positive"], row["test_patients_negative"]) < FEWEST_OF_A_CLASS:
-        return "too few"
-    if row["difference_lower"] > 0:
-        return "better"
-    if row["difference_upper"] < 0:
-        return "worse"
-    return "unclear"
-
-
-def sentence(row: Mapping, pretrained: Collection[str] = ()) -> str:
-    """What one AUROC row of `compare` says, naming a better arm only where the paired interval does.
-
-    `pretrained` names the arms whose encoder was pretrained by this study: a difference that involves one of them
-    holds for this one pretraining run, because no interval here covers another run of it.
-    """
-    arm, reference, level = row["arm"], row["reference"], f"{row['level']:.0%}"
-    setting = f"{_SETTINGS[row['mode']]} with {row['budget_patients']} labelled patients, validation included"
-    low, high = number(row["difference_lower"]), number(row["difference_upper"])
-    kind = verdict(row)
-    if kind == "reference":
-        low, high = number(row["lower"]), number(row["upper"])
-        said = f"{arm}, the reference, reaches an AUROC of {number(row['value'])} ({level} interval {low} to {high})"
-    elif kind == "too few":
-        said = f"the test set is too small to compare {arm} with {reference}"
-    elif kind == "unclear":
-        said = (
-            f"the data cannot tell {arm} and {reference} apart "
-            f"(difference {number(row['difference'])} AUROC, {level} interval {low} to {high})"
-        )
-    else:
-        gap = number(abs(row["difference"]))
-        low, high = (low, high) if kind == "better" else (number(-row["difference_upper"]), number(-row["difference_lower"]))
-        said = f"{arm} is {kind} than {reference} by {gap} AUROC ({level} interval {low} to {high})"
-    involved = {arm} if kind == "reference" else {arm, reference}
-    ones = ["this one pretraining run"] if involved & set(pretrained) else []
-    ones += ["this one label draw"] if row["n_seeds"] == 1 else []
-    holds = f", for {' and '.join(ones)}" if ones else ""
-    return f"{said} {setting}{holds}.{_small(row)}"
-
-
-def _small(row: Mapping) -> str:
-    fewest = min(row["test_patients_positive"], row["test_patients_negative"])
-    if fewest < FEWEST_OF_A_CLASS:
-        name = "positive" if row["test_patients_positive"] == fewest else "negative"
-        return (
-            f" Caution: only {fewest} of {row['test_patients']} test patients have a {name} image; "
-            f"below {FEWEST_OF_A_CLASS} no arm is called better."
-        )
-    if row["test_patients"] < SMALL_TEST:
-        return f" Caution: only {row['test_patients']} test patients."
-    return ""
-
-
-def number(value: float) -> str:
-    """Three decimals; more where three would print a value other than 0 as 0.000; '?' for unknown."""
-    if value != value:
-        return "?"
-    for digits in (3, 4, 5):
-        text = f"{value:.{digits}f}"
-        if float(text) != 0 or value == 0:
-            return text
-    return "0.000"
+def _delong(test: TestSet, drawn: Drawn, arm: str, level: float) -> dict:
+    if test.outputs.kind != "binary" or len(drawn.block.seeds) > 1 or len(test.runs_of(arm)) > 1:
+        return {}
+    found = delong(test.labels[:, 0], test.scores[only_cell(test, drawn, arm)][:, 0], test.patients, level)
+    return {"delong_lower": found.lower, "delong_upper": found.upper}

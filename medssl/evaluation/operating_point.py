@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from medssl.errors import DataError
-from medssl.evaluation.binary import rank
+from medssl.evaluation.ranking import checked
 
 
 def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -18,20 +18,20 @@ def choose_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
 
     Raises DataError when a class is absent: balanced accuracy is then unknown for every threshold.
     """
-    ranking = rank(labels, scores, np.inf)
-    positives = np.add.reduceat(ranking.positive, ranking.starts)
-    sizes = np.diff(np.r_[ranking.starts, len(ranking.order)])
-    true, false = np.cumsum(positives), np.cumsum(sizes - positives)
+    labels, scores = checked(labels, scores)
+    distinct, group = np.unique(-scores, return_inverse=True)
+    distinct = -distinct
+    positives = np.bincount(group, weights=labels)
+    true, false = np.cumsum(positives), np.cumsum(np.bincount(group) - positives)
     if not true[-1] or not false[-1]:
         absent = "negative" if true[-1] else "positive"
         raise DataError(
-            f"operating point: none of the {len(ranking.order)} validation images is {absent}, so no threshold "
+            f"operating point: none of the {len(labels)} validation images is {absent}, so no threshold "
             "can be chosen: give the label budget more patients"
         )
     # Integers decide, so that equal balanced accuracies are equal and not apart by a rounding.
     youden = true * false[-1] - false * true[-1]
     best = int(np.flatnonzero(youden == youden.max())[-1])
-    distinct = np.asarray(scores, dtype=np.float64)[ranking.order[ranking.starts]]
     if best == len(distinct) - 1:
         return float(distinct[-1])
     midpoint = distinct[best + 1] + (distinct[best] - distinct[best + 1]) / 2

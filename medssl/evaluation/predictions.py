@@ -1,6 +1,6 @@
 """The table of predictions, checked and laid out as arrays: one test set, and the scores of every cell on it.
 
-A cell is one model: an arm, a mode, a label budget and a seed (the draw of the labelled patients).
+A cell is one model: an arm, a pretraining run of it, a mode, a label budget and a seed (the draw of the labelled patients).
 """
 
 from __future__ import annotations
@@ -12,23 +12,29 @@ import numpy as np
 import pandas as pd
 
 from medssl.errors import DataError
+from medssl.evaluation.columns import label_columns, score_columns, threshold_columns
+from medssl.evaluation.prediction_checks import check_grid, check_images, check_labels, check_values
+from medssl.modes import MODES
+from medssl.task import Outputs
 
-MODES = ("linear", "full")
+BINARY = Outputs("binary", ("positive",))
 COLUMNS = {
     "arm": "name of the initialisation arm",
-    "mode": "linear (frozen encoder) | full (all weights trained)",
+    "mode": "how it was trained, a name of medssl.modes",
     "budget": "label of the budget, such as 40 or all",
     "budget_patients": "labelled patients of the budget, validation included",
     "budget_images": "labelled images of the budget, validation included",
     "seed": "the label draw",
-    "row_key": "key of the image in the manifest",
+    "run": "which pretraining run of the arm, from 0; without this column there is one",
+    "row_key": "key of the image in the manifest (of the patient, where scores were pooled)",
     "patient": "hashed patient key",
-    "label": "0 | 1",
-    "score": "probability of the positive class",
-    "threshold": "operating point, chosen inside the label budget; one a cell",
+    "label": "binary 0 | 1; the class's index; the value. Multi-label: `label.<target>`, empty where unknown",
+    "score": "probability of the positive class, or the value. Several outputs: `score.<output>`, all probabilities",
+    "threshold": "operating point of a binary task, chosen inside the label budget. Multi-label: `threshold.<target>`",
+    "temperature": "fitted inside the label budget; without this column the metrics after scaling are unknown",
     "split": "the split that was scored; one a table",
 }
-CELL = ["arm", "mode", "budget", "seed"]
+CELL = ["arm", "mode", "budget", "seed", "run"]
 
 
 class Cell(NamedTuple):
@@ -36,9 +42,11 @@ class Cell(NamedTuple):
     mode: str
     budget: str
     seed: int
+    run: int = 0
 
     def __str__(self) -> str:
-        return f"arm '{self.arm}' ({self.mode}, budget {self.budget}, seed {self.seed})"
+        run = f", pretraining run {self.run}" if self.run else ""
+        return f"arm '{self.arm}' ({self.mode}, budget {self.budget}, seed {self.seed}{run})"
 
 
 @dataclass(frozen=True)
@@ -54,105 +62,101 @@ class Block:
 
 @dataclass(frozen=True)
 class TestSet:
-    """N test images of P patients, and every cell's scores for them."""
+    """N test images of P patients, and every cell's scores for them. T labels an image, K outputs a model."""
 
     __test__ = False  # the name is the field's; pytest need not collect it
 
-    labels: np.ndarray  # (N,) int8, 0 | 1
+    labels: np.ndarray  # (N, T) float64, NaN unknown
     patients: np.ndarray  # (N,) int64, 0 .. P - 1
     arms: tuple[str, ...]  # in the order of the table
-    blocks: tuple[Block, ...]  # linear before full, small budgets first
-    scores: dict[Cell, np.ndarray]  # (N,) float64 each
-    thresholds: dict[Cell, float]
+    blocks: tuple[Block, ...]  # modes in the order of MODES, small budgets first
+    scores: dict[Cell, np.ndarray]  # (N, K) float64 each
+    thresholds: dict[Cell, np.ndarray]  # (T,) each; NaN for kinds without an operating point
+    outputs: Outputs = BINARY
+    temperatures: dict[Cell, float] | None = None  # NaN or None: not known
+    runs: dict[str, tuple[int, ...]] | None = None  # arm -> its pretraining runs; None: one each
+    keys: np.ndarray | None = None  # (N,) row_key of each image
 
     @property
     def n_patients(self) -> int:
         return int(self.patients.max()) + 1
 
-    def patients_with(self, label: int) -> int:
-        """Patients with at least one image of this label."""
-        return len(np.unique(self.patients[self.labels == label]))
+    @property
+    def has_several_images_a_patient(self) -> bool:
+        return self.n_patients < len(self.patients)
+
+    def runs_of(self, arm: str) -> tuple[int, ...]:
+        return self.runs[arm] if self.runs else (0,)
+
+    def temperature_of(self, cell: Cell) -> float:
+        return self.temperatures[cell] if self.temperatures else float("nan")
+
+    def patients_with(self, label: int, target: int = 0) -> int:
+        """Patients with at least one image of this label (binary, multi-label: 0 | 1; else the class's index)."""
+        return len(np.unique(self.patients[self.labels[:, target] == label]))
+
+    def class_sizes(self) -> np.ndarray:
+        """(G, 2) patients with and patients without each class that metrics compare: one row for binary, one a class or a target
+        for others, none for regression. A patient with images of both counts in both."""
+        if self.outputs.kind == "regression":
+            return np.zeros((0, 2), dtype=np.int64)
+        if self.outputs.kind in ("binary", "multilabel"):
+            pairs = [(self.labels[:, i] == 1, self.labels[:, i] == 0) for i in range(self.labels.shape[1])]
+        else:
+            known = ~np.isnan(self.labels[:, 0])
+            classes = range(len(self.outputs.names))
+            pairs = [(self.labels[:, 0] == index, known & (self.labels[:, 0] != index)) for index in classes]
+        return np.array([[len(np.unique(self.patients[side])) for side in pair] for pair in pairs])
 
 
-def read_predictions(predictions: pd.DataFrame) -> TestSet:
+def read_predictions(predictions: pd.DataFrame, outputs: Outputs = BINARY) -> TestSet:
     """Check the table against COLUMNS and lay it out.
 
     Raises DataError (one line, counts and arm names only) when a column is missing or holds something else, when the
     table mixes splits, when an arm was scored on other images than the others or twice on the same, when arms were
-    given different label budgets or draws, or when the test set lacks a class or has a single patient.
+    given different label budgets or draws, when an arm lacks a cell of a pretraining run, or when a binary test set lacks a class
+    or the test set has a single patient.
     """
-    _check_values(predictions)
-    keys, _ = pd.factorize(predictions["row_key"])
-    n_images = int(keys.max()) + 1
-    labels, patients = _per_image(predictions, keys, n_images)
-    scores, thresholds = {}, {}
+    check_values(
+        predictions, outputs, [name for name in COLUMNS if name not in ("label", "score", "threshold", "run", "temperature")]
+    )
+    if "run" not in predictions.columns:
+        predictions = predictions.assign(run=0)
+    codes, names = pd.factorize(predictions["row_key"])
+    n_images = len(names)
+    labels = _per_image(predictions[label_columns(outputs)].to_numpy(np.float64), codes, n_images, "label")
+    patients = _per_image(pd.factorize(predictions["patient"])[0][:, None], codes, n_images, "patient")[:, 0]
+    check_labels(labels, patients, outputs)
+    points, scores, thresholds, temperatures = threshold_columns(outputs), {}, {}, {}
+    all_scores = predictions[score_columns(outputs)].to_numpy(np.float64)
+    all_points = predictions[points].to_numpy(np.float64) if points else np.full((len(predictions), labels.shape[1]), np.nan)
+    heat = predictions["temperature"].to_numpy(np.float64) if "temperature" in predictions.columns else None
     for name, rows in predictions.groupby(CELL, sort=False, observed=True).indices.items():
-        cell = Cell(str(name[0]), str(name[1]), str(name[2]), int(name[3]))
-        _check_images(cell, keys[rows], n_images)
-        threshold = predictions["threshold"].to_numpy()[rows]
-        if (threshold != threshold[0]).any():
-            raise DataError(f"predictions: {cell} has {len(set(threshold))} thresholds: a cell has one operating point")
-        scores[cell] = np.empty(n_images)
-        scores[cell][keys[rows]] = predictions["score"].to_numpy(dtype=np.float64)[rows]
-        thresholds[cell] = float(threshold[0])
+        cell = Cell(str(name[0]), str(name[1]), str(name[2]), int(name[3]), int(name[4]))
+        check_images(str(cell), codes[rows], n_images)
+        if points and (all_points[rows] != all_points[rows[0]]).any():
+            found = len(np.unique(all_points[rows], axis=0))
+            raise DataError(f"predictions: {cell} has {found} thresholds: a cell has one operating point")
+        scores[cell] = np.empty((n_images, all_scores.shape[1]))
+        scores[cell][codes[rows]] = all_scores[rows]
+        thresholds[cell] = all_points[rows[0]]
+        temperatures[cell] = float("nan") if heat is None else float(heat[rows[0]])
     arms = tuple(dict.fromkeys(cell.arm for cell in scores))
+    runs = {arm: tuple(sorted({cell.run for cell in scores if cell.arm == arm})) for arm in arms}
     blocks = _blocks(predictions)
-    _check_grid(arms, blocks, scores)
-    return TestSet(labels, patients, arms, blocks, scores, thresholds)
+    check_grid(runs, blocks, {tuple(cell) for cell in scores})
+    return TestSet(labels, patients, arms, blocks, scores, thresholds, outputs, temperatures, runs, names.to_numpy())
 
 
-def _check_values(table: pd.DataFrame) -> None:
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise DataError(f"predictions: no column {', '.join(missing)}; run `medssl evaluate` again")
-    if table.empty:
-        raise DataError("predictions: no rows; run `medssl evaluate` first")
-    unknown = sorted({str(mode) for mode in table["mode"].unique()} - set(MODES))
-    if unknown:
-        raise DataError(f"predictions: mode {unknown[0]!r} is not one of {', '.join(MODES)}")
-    splits = sorted({str(split) for split in table["split"].unique()})
-    if len(splits) > 1:
-        raise DataError(f"predictions: {len(splits)} splits in one table ({', '.join(splits)}): compare one at a time")
-    if table[["row_key", "patient"]].isna().any(axis=None):
-        raise DataError("predictions: rows without row_key or patient: every test image belongs to a patient")
-    for column in ("score", "threshold"):
-        if (bad := int((~np.isfinite(table[column].to_numpy(dtype=np.float64))).sum())) > 0:
-            raise DataError(f"predictions: {bad} rows have a {column} that is not a finite number")
-    if (bad := int((~table["label"].isin([0, 1])).sum())) > 0:
-        raise DataError(f"predictions: {bad} rows have a label other than 0 or 1")
-
-
-def _per_image(table: pd.DataFrame, keys: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) labels and (N,) patient numbers, which every cell must agree on."""
-    result = []
-    for column, values in (
-        ("label", table["label"].to_numpy(dtype=np.int8)),
-        ("patient", pd.factorize(table["patient"])[0]),
-    ):
-        per_image = np.empty(n_images, dtype=values.dtype)
-        per_image[keys] = values
-        wrong = len(np.unique(keys[per_image[keys] != values]))
-        if wrong:
-            raise DataError(f"predictions: {wrong} test images have another {column} in one cell than in another")
-        result.append(per_image)
-    labels, patients = result
-    for label, name in ((1, "positive"), (0, "negative")):
-        if not (labels == label).any():
-            raise DataError(f"predictions: none of the {n_images} test images is {name}: nothing can be compared")
-    if patients.max() == 0:
-        raise DataError("predictions: all test images are of one patient: an interval needs at least two")
-    return labels, patients
-
-
-def _check_images(cell: Cell, keys: np.ndarray, n_images: int) -> None:
-    distinct = len(np.unique(keys))
-    if distinct < len(keys):
-        raise DataError(f"predictions: {cell} scores {len(keys) - distinct} test images more than once")
-    if distinct < n_images:
-        raise DataError(
-            f"predictions: {cell} has {distinct} of the {n_images} test images that the cells have together: "
-            "all arms must be scored on the same images; run `medssl evaluate` again"
-        )
+def _per_image(values: np.ndarray, keys: np.ndarray, n_images: int, column: str) -> np.ndarray:
+    """(N, columns) of `values`, one row an image, which every cell must agree on."""
+    per_image = np.empty((n_images, values.shape[1]), dtype=values.dtype)
+    per_image[keys] = values
+    given = per_image[keys]
+    differ = (given != values) & ~((given != given) & (values != values))  # two unknown labels agree
+    if wrong := len(np.unique(keys[differ.any(axis=1)])):
+        raise DataError(f"predictions: {wrong} test images have another {column} in one cell than in another")
+    return per_image
 
 
 def _blocks(table: pd.DataFrame) -> tuple[Block, ...]:
@@ -170,15 +174,5 @@ def _blocks(table: pd.DataFrame) -> tuple[Block, ...]:
         patients, images = round(draws["budget_patients"].mean()), round(draws["budget_images"].mean())
         seeds = tuple(sorted(int(seed) for seed in draws["seed"]))
         blocks.append(Block(str(mode), str(budget), seeds, patients, images))
-    return tuple(sorted(blocks, key=lambda block: (MODES.index(block.mode), block.patients, block.budget)))
-
-
-def _check_grid(arms: tuple[str, ...], blocks: tuple[Block, ...], scores: dict[Cell, np.ndarray]) -> None:
-    for block in blocks:
-        for arm in arms:
-            have = sum(Cell(arm, block.mode, block.budget, seed) in scores for seed in block.seeds)
-            if have < len(block.seeds):
-                raise DataError(
-                    f"predictions: arm '{arm}' has {have} of the {len(block.seeds)} label draws of {block.mode}, "
-                    f"budget {block.budget}: a paired comparison needs all; run `medssl evaluate` again"
-                )
+    order = list(MODES)
+    return tuple(sorted(blocks, key=lambda block: (order.index(block.mode), block.patients, block.budget)))

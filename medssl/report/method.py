@@ -96,20 +96,21 @@ def _intervals(comparison: pd.DataFrame) -> Markup:
     used, level = f"{first['replicates_used']:,}", f"{first['level']:.0%}"
     single = set(comparison["n_seeds"]) == {1}
     draws = (
-        "There is one label draw, so patients alone are resampled."
+        "There is one label draw, so test patients alone are resampled."
         if single
-        else "In the same replicate the label draws are resampled too (k − 1 of the k draws, with replacement, so that the "
-        "variance between draws is not made too small)."
+        else "Label draws and repeated pretraining runs are few; what they add enters as a variance component with Student's t, "
+        "without what a finite test set makes them differ by."
     )
     texts = (
-        "The quantity estimated is the mean test metric over label draws: what an arm reaches on patients like the test "
-        "patients when the labelled patients are drawn again.",
-        f"Intervals are {level} percentile intervals of {used} bootstrap replicates. A replicate draws test patients with "
+        "The quantity estimated is the mean test metric over label draws and pretraining runs: what an arm reaches on patients like "
+        "the test patients when the labelled patients are drawn again and the encoder is pretrained again.",
+        f"Intervals are {level} intervals from {used} bootstrap replicates. A replicate draws test patients with "
         f"replacement, each with all their images, because images of one patient are not independent. {draws} Replicates "
-        "without one of the classes are left out.",
-        "Every replicate uses the same patients and draws for all arms, so differences are paired. An arm is called better or "
-        "worse only where the interval of its paired difference leaves out 0, and never with fewer than "
-        f"{FEWEST_OF_A_CLASS} test patients of a class. Intervals are not widened for the number of comparisons.",
+        "without a class that a metric needs are left out.",
+        "Every replicate uses the same patients for all arms and draws, so differences are paired. An arm is called better or "
+        "worse only where the interval of its paired difference leaves out 0 and where the p-value still does after Holm's "
+        "correction for all pairs of arms of the mode and label budget, and never with fewer than "
+        f"{FEWEST_OF_A_CLASS} test patients of a class. Intervals themselves are not widened for the number of comparisons.",
     )
     return html.section("Intervals", *map(html.paragraph, texts), level=3)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from medssl.evaluation.binary import METRICS, auroc, average_precision, evaluate, rank
+from medssl.evaluation.binary import METRICS, BinaryScorer, auroc, average_precision, evaluate
 
 # Few distinct scores, so that most examples have ties within and between the classes.
 cases = st.lists(
@@ -34,7 +34,7 @@ def _sklearn(labels, scores, threshold, weights=None):
 @given(cases, st.sampled_from([-1.0, 0.0, 2 / 7, 0.5, 6 / 7, 2.0]))
 def test_weighted_metrics_are_those_of_scikit_learn(rows, threshold):
     labels, scores, weights = _arrays(rows)
-    got = rank(labels, scores, threshold).evaluate(weights[None])[0]
+    got = BinaryScorer(labels, scores, threshold).evaluate(weights[None])[0][:5]
     # Integer weights mean repeated images, which is what a bootstrap replicate is.
     repeated = np.repeat(np.arange(len(labels)), weights)
     np.testing.assert_allclose(got, _sklearn(labels[repeated], scores[repeated], threshold), rtol=0, atol=1e-12)
@@ -56,11 +56,11 @@ def test_many_replicates_equal_one_at_a_time():
     rng = np.random.default_rng(0)
     labels, scores = rng.integers(0, 2, 500), rng.random(500).round(2)
     weights = rng.poisson(1, size=(20, 500))
-    ranking = rank(labels, scores, 0.3)
-    together = ranking.evaluate(weights)
-    assert together.shape == (20, 5)
-    alone = np.concatenate([ranking.evaluate(row[None]) for row in weights])
-    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
+    scorer = BinaryScorer(labels, scores, 0.3, 1.5)
+    together = scorer.evaluate(weights)
+    assert together.shape == (20, 15)
+    alone = np.concatenate([scorer.evaluate(row[None]) for row in weights])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13)
 
 
 def test_known_answers():
@@ -84,7 +84,7 @@ def test_an_absent_class_is_unknown_not_zero(labels, known):
 
 
 def test_a_replicate_without_a_class_is_unknown_and_leaves_the_others_alone():
-    values = rank([1, 0], [0.9, 0.1], 0.5).evaluate(np.array([[2, 0], [1, 1], [0, 2]]))
+    values = BinaryScorer([1, 0], [0.9, 0.1], 0.5).evaluate(np.array([[2, 0], [1, 1], [0, 2]]))[:, :5]
     assert np.isnan(values[[0, 2], 0]).all()
     np.testing.assert_array_equal(values[1], np.ones(5))
 

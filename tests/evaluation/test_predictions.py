@@ -17,7 +17,7 @@ def test_layout_does_not_depend_on_the_order_of_rows(predictions):
         assert sizes == [(mode, budget) for mode in ("linear", "full") for budget in ("40", "120", "all")]
         rows = given[(given.arm == "in_domain") & (given["mode"] == "full") & (given.budget == "all") & (given.seed == 2)]
         by_key = rows.set_index("row_key").score[given.row_key.unique()]
-        np.testing.assert_array_equal(test.scores[Cell("in_domain", "full", "all", 2)], by_key)
+        np.testing.assert_array_equal(test.scores[Cell("in_domain", "full", "all", 2)][:, 0], by_key)
         assert test.n_patients == 120
         assert test.patients_with(1) + test.patients_with(0) == 120
 
@@ -101,8 +101,8 @@ def _without_patient(table):
         (lambda table: table.assign(label=2), "label other than 0 or 1"),
         (lambda table: table.assign(label=1), "test images is negative"),
         (lambda table: table.assign(patient="one"), "one patient"),
-        (lambda table: table.assign(mode="half"), "'half' is not one of linear, full"),
-        (lambda table: table.drop(columns=["threshold", "split"]), "no column threshold, split"),
+        (lambda table: table.assign(mode="half"), "'half' is not one of linear, linear_recalibrated, knn, full"),
+        (lambda table: table.drop(columns=["threshold", "split"]), "no column split, threshold"),
         (lambda table: table.head(0), "no rows"),
     ],
 )

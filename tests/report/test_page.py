@@ -76,7 +76,7 @@ def test_the_page_says_how_it_was_done(comparison, facts):
     text = _text(render(comparison, facts))
     for expected in (
         "80/20; cross-validated inside the budget below 100 patients",
-        "95% percentile intervals of 100 bootstrap replicates",
+        "95% intervals from 100 bootstrap replicates",
         "each with all their images",
         "for this one pretraining run",
         "timm/tf_efficientnet_lite0",
