@@ -2,74 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 import pandas as pd
 
 from medssl.report import html
 from medssl.report.html import Markup
 from medssl.report.shown import largest_budget, mode_name, modes_of
 
+COLUMNS = {
+    "arm": "the arm",
+    "mode": "how it was trained",
+    "budget": "label of the budget",
+    "target": "the output of a binary or multi-label task; else `class`",
+    "truth": "the true class",
+    "called": "the class that was called",
+    "images": "test images, mean over draws and runs",
+    "share": "of the images of that true class; empty where there are none",
+}
+MOST_TARGETS = 4
 
-@dataclass(frozen=True)
-class Confusion:
-    """The confusion matrix of one arm, mode and budget.
 
-    Attributes:
-        names: of the K classes; of a binary task the negative one first.
-        counts: (K, K) images, true classes down, predicted classes across; means over the label draws.
-        output: the target, where a task has several, each with two classes; else empty.
+def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
+    """A matrix an arm and target for each mode, at the largest budget; empty without a table.
+
+    `table` is that of `evaluation.confusion.confusion_table`. Of many targets the first MOST_TARGETS are shown, and it is said.
     """
-
-    arm: str
-    mode: str
-    budget: str
-    names: tuple[str, ...]
-    counts: np.ndarray
-    output: str = ""
-
-    def __post_init__(self) -> None:
-        if self.counts.shape != (len(self.names), len(self.names)):
-            raise ValueError(f"a confusion matrix of {len(self.names)} classes is square, not {self.counts.shape}")
-
-
-def section(matrices: Sequence[Confusion], comparison: pd.DataFrame) -> Markup:
-    """A matrix an arm (and target) for each mode, at the largest budget; empty without matrices."""
-    if not matrices:
+    if table is None or table.empty:
         return Markup("")
-    keys = pd.DataFrame([{"mode": matrix.mode, "budget": matrix.budget} for matrix in matrices])
     parts = [
         html.paragraph(
             "Rows: what the image is. Columns: what the model says. A cell: images (mean over the label draws) and their share of "
             "the row, which the shade shows too."
         )
     ]
-    for mode in modes_of(keys):
-        budget = largest_budget(keys[keys["mode"] == mode], comparison)
-        own = [matrix for matrix in matrices if (matrix.mode, matrix.budget) == (mode, budget)]
-        parts.append(html.section(f"{mode_name(mode)}, budget {budget}", html.panels(map(matrix_html, own)), level=3))
+    targets = list(dict.fromkeys(table["target"]))
+    if len(targets) > MOST_TARGETS:
+        note = f"The first {MOST_TARGETS} of {len(targets)} targets are shown; the table of all lies beside this page."
+        parts.append(html.paragraph(note, "note"))
+    table = table[table["target"].isin(targets[:MOST_TARGETS])]
+    for mode in modes_of(table):
+        rows = table[table["mode"] == mode]
+        budget = largest_budget(rows, comparison)
+        blocks = rows[rows["budget"] == budget].groupby(["target", "arm"], sort=False)
+        matrices = [matrix(own, arm if len(targets) == 1 else f"{arm}: {target}") for (target, arm), own in blocks]
+        parts.append(html.section(f"{mode_name(mode)}, budget {budget}", html.panels(matrices), level=3))
     return html.section("Confusion matrices", *parts)
 
 
-def matrix_html(matrix: Confusion) -> Markup:
-    """One matrix as a table, each cell shaded by its share of its row."""
-    totals = matrix.counts.sum(axis=1)
-    head = "".join(f'<th scope="col" class="number">{html.text(name)}</th>' for name in matrix.names)
+def matrix(rows: pd.DataFrame, title: str) -> Markup:
+    """One matrix as a table, each cell shaded by its share of its row. `rows` are those of one arm, mode, budget and target."""
+    names = list(dict.fromkeys(rows["truth"]))
+    cells = {(row["truth"], row["called"]): row for row in rows.to_dict("records")}
+    head = "".join(f'<th scope="col" class="number">{html.text(name)}</th>' for name in names)
     lines = []
-    for i, name in enumerate(matrix.names):
-        cells = []
-        for j, count in enumerate(matrix.counts[i]):
-            share = count / totals[i] if totals[i] else float("nan")
-            said = f"{share:.0%}" if totals[i] else "none"
-            shade = f"{round(100 * share)}" if totals[i] else "0"
-            kind = "right" if i == j else "wrong"
-            cells.append(f'<td class="number {kind}" style="--share:{shade}">{_count(count)}<small>{said}</small></td>')
-        lines.append(f'<tr><th scope="row">{html.text(name)}</th>{"".join(cells)}</tr>')
-    title = matrix.arm + (f": {matrix.output}" if matrix.output else "")
-    table = f'<table class="confusion"><thead><tr><th scope="col">is \\ said</th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return Markup(f"<div>{html.titled(title, Markup(table))}</div>")
+    for truth in names:
+        own = "".join(_cell(cells[truth, called]) for called in names)
+        lines.append(f'<tr><th scope="row">{html.text(truth)}</th>{own}</tr>')
+    head = f'<thead><tr><th scope="col">is \\ said</th>{head}</tr></thead>'
+    table = Markup(f'<table class="confusion">{head}<tbody>{"".join(lines)}</tbody></table>')
+    return Markup(f"<div>{html.titled(title, table)}</div>")
+
+
+def _cell(row: dict) -> str:
+    known = row["share"] == row["share"]
+    said, shade = (f"{row['share']:.0%}", round(100 * row["share"])) if known else ("none", 0)
+    kind = "right" if row["truth"] == row["called"] else "wrong"
+    return f'<td class="number {kind}" style="--share:{shade}">{_count(row["images"])}<small>{said}</small></td>'
 
 
 def _count(value: float) -> str:

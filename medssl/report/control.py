@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from medssl.evaluation.sentences import number
 from medssl.report import html
 from medssl.report.figures import budget_name, legend_mark
 from medssl.report.html import Markup
 from medssl.report.metrics import metric_of, primary_of
-from medssl.report.table import number
 
 PLAIN, RECALIBRATED = "linear", "linear_recalibrated"
 

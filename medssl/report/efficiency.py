@@ -13,85 +13,93 @@ from medssl.report.metrics import metric_of
 from medssl.report.shown import mode_name, modes_of
 
 MATCH_COLUMNS = {
-    "mode": "the mode of fine-tuning",
-    "metric": "the metric that is matched",
     "arm": "the arm that is to be matched",
-    "reference": "the arm that must match it",
-    "budget": "label of the arm's budget",
-    "budget_patients": "labelled patients of that budget",
-    "needed": "labelled patients that the reference needs for the same value; inf: more than its largest budget, NaN: unknown",
-    "lower": "lower end of its interval; 0 where fewer than the smallest budget would do",
-    "upper": "upper end of its interval; inf: more than the largest budget",
-    "least": "labelled patients of the reference's smallest budget",
-    "most": "labelled patients of the reference's largest budget",
+    "reference": "the arm that is given more labels",
+    "mode": "how both were trained",
+    "metric": "the primary metric of the task",
+    "patients": "labelled patients of the arm, its smallest budget",
+    "value": "what the arm reaches with them",
+    "needed": "labelled patients with which the reference reaches it; inf: with none of the budgets",
+    "lower": "lower end of its interval",
+    "upper": "upper end of its interval; inf: not reached",
+    "found": "reached | at most (the smallest budget already does it) | not reached | unknown",
 }
 POWER_COLUMNS = {
-    "mode": "the mode of fine-tuning",
-    "metric": "the metric",
     "arm": "the arm",
     "reference": "the arm that it is compared with",
+    "mode": "how both were trained",
     "budget": "label of the budget",
-    "difference": "the true difference that is to be detected",
-    "power": "share of studies that would detect it, such as 0.8",
-    "patients": "test patients needed, at this test set's mix of classes; inf: label draws alone leave it too uncertain",
-    "test_patients": "test patients of this study",
+    "metric": "the primary metric of the task",
+    "difference": "true difference that is to be found",
+    "patients": "test patients that find it with the power asked for; NaN: unknown",
 }
 
 
-def section(matches: pd.DataFrame | None, power: pd.DataFrame | None) -> Markup:
-    """Both as sentences, mode by mode; empty where both are."""
+def section(matches: pd.DataFrame | None, power: pd.DataFrame | None, comparison: pd.DataFrame, share: float = 0.8) -> Markup:
+    """The labels to match as sentences, the patients to detect as a table, mode by mode; empty where both are.
+
+    Args:
+        matches: the table of `evaluation.efficiency.label_efficiency`.
+        power: that of `evaluation.power.power_table`, made for the power `share`.
+        comparison: says how large the budgets and the test set are.
+    """
     parts: list[Markup] = []
+    level = f"{comparison['level'].iloc[0]:.0%}"
     if matches is not None and not matches.empty:
-        said = [
-            html.section(mode_name(mode), html.bullets(match_sentence(row) for row in _rows(matches, mode)), level=4)
-            for mode in modes_of(matches)
-        ]
-        note = "Read off the reference's curve between its budgets, straight lines over the logarithm of the patients; intervals from the bootstrap."
-        parts.append(html.section("Labelled patients to match", *said, html.paragraph(note, "note"), level=3))
+        for mode in modes_of(matches):
+            most = int(comparison.loc[comparison["mode"] == mode, "budget_patients"].max())
+            said = [match_sentence(row, most, level) for row in matches[matches["mode"] == mode].to_dict("records")]
+            parts.append(html.section(mode_name(mode), html.bullets(said), level=4))
+        note = (
+            "Read off the reference's curve between its budgets, straight lines over the logarithm of the patients, never beyond "
+            "them; with few label draws the intervals are too narrow."
+        )
+        parts = [html.section("Labelled patients to match", *parts, html.paragraph(note, "note"), level=3)]
     if power is not None and not power.empty:
-        said = [
-            html.section(mode_name(mode), html.bullets(power_sentence(row) for row in _rows(power, mode)), level=4)
-            for mode in modes_of(power)
-        ]
-        note = "From the width of this study's intervals: what patients like these would need. A plan, not a finding."
-        parts.append(html.section("Test patients to detect a difference", *said, html.paragraph(note, "note"), level=3))
+        tables = [_power(power[power["mode"] == mode], mode, comparison) for mode in modes_of(power)]
+        have = int(comparison["test_patients"].iloc[0])
+        text = (
+            f"Test patients that it takes to detect a true difference with {share:.0%} power, at a {level} interval, patients and "
+            f"images like these; this study has {have:,}. What label draws add does not fall with more patients and is left out. A "
+            "plan, not a finding."
+        )
+        parts.append(html.section("Test patients to detect a difference", html.paragraph(text), *tables, level=3))
     return html.section("How many patients it takes", *parts) if parts else Markup("")
 
 
-def match_sentence(row: Mapping) -> str:
-    """'imagenet needs 130 labelled patients (95 to 180) to match in_domain with 40.'"""
-    aim = f"to match {row['arm']} with {row['budget_patients']:,.0f}"
-    needed, lower, upper = row["needed"], row["lower"], row["upper"]
-    if math.isnan(needed):
-        return f"How many {row['reference']} needs {aim} cannot be read off its budgets."
-    ends = f"{_end(lower, row, 'lower')} to {_end(upper, row, 'upper')}"
-    if math.isinf(needed):
-        return f"{row['reference']} needs more than the {row['most']:,.0f} labelled patients of its largest budget {aim} (interval {ends})."
-    if needed <= row["least"]:
-        return f"{row['reference']} needs {row['least']:,.0f} labelled patients or fewer {aim} (interval {ends})."
-    return f"{row['reference']} needs {needed:,.0f} labelled patients ({ends}) {aim}."
+def match_sentence(row: Mapping, most: int, level: str = "95%") -> str:
+    """'imagenet needs about 130 labelled patients (95% interval 95 to 180) to match in_domain with 40.'
+
+    `row` has the columns MATCH_COLUMNS, `most` is the number of labelled patients of the largest budget.
+    """
+    aim = f"to match {row['arm']} with {row['patients']:,}"
+    ends = f"{level} interval {_end(row['lower'], most)} to {_end(row['upper'], most)}"
+    reference, found = row["reference"], row["found"]
+    if found == "not reached":
+        return f"{reference} needs more than the {most:,} labelled patients of the largest budget {aim} ({ends})."
+    if found == "at most":
+        return f"{reference} needs {row['patients']:,} labelled patients or fewer {aim} ({ends})."
+    if found == "reached":
+        return f"{reference} needs about {row['needed']:,.0f} labelled patients ({ends}) {aim}."
+    return f"How many labelled patients {reference} needs {aim} is unknown."
 
 
-def power_sentence(row: Mapping) -> str:
-    """'With 40 labelled patients: to detect 0.02 AUROC … with 80 % power takes about 900 test patients; here are 412.'"""
-    metric = metric_of(row["metric"]).title
-    aim = f"{row['arm']} against {row['reference']}, budget {row['budget']}: to detect a difference of {row['difference']:g} in {metric}"
-    aim += f" with {row['power']:.0%} power"
-    if not math.isfinite(row["patients"]):
-        return f"{aim}, no number of test patients suffices with these label draws: more draws are needed."
-    return f"{aim} takes about {_rounded(row['patients']):,} test patients; this study has {row['test_patients']:,.0f}."
+def _end(value: float, most: int) -> str:
+    return "unknown" if math.isnan(value) else f"more than {most:,}" if math.isinf(value) else f"{value:,.0f}"
 
 
-def _rows(table: pd.DataFrame, mode: str) -> list[dict]:
-    return table[table["mode"] == mode].to_dict("records")
-
-
-def _end(value: float, row: Mapping, side: str) -> str:
-    if math.isnan(value):
-        return "unknown"
-    if math.isinf(value) or value > row["most"]:
-        return f"more than {row['most']:,.0f}"
-    return f"fewer than {row['least']:,.0f}" if side == "lower" and value < row["least"] else f"{value:,.0f}"
+def _power(rows: pd.DataFrame, mode: str, comparison: pd.DataFrame) -> Markup:
+    """Arms and budgets down, differences across."""
+    differences = sorted(set(rows["difference"]))
+    sizes = comparison.drop_duplicates("budget").set_index("budget")["budget_patients"].to_dict()
+    lines = []
+    for (budget, arm, reference), own in rows.groupby(["budget", "arm", "reference"], sort=False):
+        needed = dict(zip(own["difference"], own["patients"], strict=True))
+        cells = ("?" if math.isnan(needed[size]) else f"{_rounded(needed[size]):,}" for size in differences)
+        lines.append((f"{arm} and {reference}", f"{sizes.get(budget, budget):,}", *cells))
+    title = metric_of(rows["metric"].iloc[0]).title
+    headings = ("pair", "labelled patients", *(f"to detect {size:g} {title}" for size in differences))
+    return html.table(mode_name(mode), headings, lines, numbers=range(1, 2 + len(differences)))
 
 
 def _rounded(value: float) -> int:

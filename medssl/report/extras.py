@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from medssl.report import efficiency, pairs_matrix, reliability, subgroups
-from medssl.report.confusion import Confusion
+from medssl.report import confusion, efficiency, pairs_matrix, reliability, subgroups
 from medssl.report.embedding_figure import Embeddings
 from medssl.report.worst import WorstImage
 
@@ -18,15 +17,14 @@ class Extras:
     """Tables and figures of a comparison; the columns of each table stand in the module that shows it.
 
     Attributes:
-        pairs: `pairs_matrix.COLUMNS`.
-        matches, power: `efficiency.MATCH_COLUMNS`, `efficiency.POWER_COLUMNS`.
-        reliability: `reliability.COLUMNS`.
-        confusion: a matrix an arm, mode and budget.
-        subgroups: `subgroups.COLUMNS`.
+        pairs: of `evaluation.comparison.compare_all`; `pairs_matrix.COLUMNS` are read.
+        matches, power: of `evaluation.efficiency` and `evaluation.power`; `efficiency.MATCH_COLUMNS`, `efficiency.POWER_COLUMNS`.
+        reliability: of `evaluation.calibration`; `reliability.COLUMNS`.
+        confusion: of `evaluation.confusion`; `confusion.COLUMNS`.
+        subgroups: of `evaluation.subgroups`; `subgroups.COLUMNS`.
         embeddings: one an arm.
         worst: the worst errors of each arm.
         images: pixels of patients may be on the page (the study's `tracking.images`).
-        sentences: further findings in words, printed below the answer: the statistician's, mode by mode or not.
 
     Raises:
         ValueError: a table lacks a column.
@@ -36,12 +34,11 @@ class Extras:
     matches: pd.DataFrame | None = None
     power: pd.DataFrame | None = None
     reliability: pd.DataFrame | None = None
-    confusion: Sequence[Confusion] = ()
+    confusion: pd.DataFrame | None = None
     subgroups: pd.DataFrame | None = None
     embeddings: Sequence[Embeddings] = ()
     worst: Sequence[WorstImage] = ()
     images: bool = False
-    sentences: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         expected = {
@@ -49,6 +46,7 @@ class Extras:
             "matches": efficiency.MATCH_COLUMNS,
             "power": efficiency.POWER_COLUMNS,
             "reliability": reliability.COLUMNS,
+            "confusion": confusion.COLUMNS,
             "subgroups": subgroups.COLUMNS,
         }
         for name, columns in expected.items():

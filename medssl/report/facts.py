@@ -59,6 +59,7 @@ class Facts:
     finetuning: Mapping[str, str] = field(default_factory=dict)  # what every cell was trained with
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)  # of the data, the splits, the study file
+    unconverged: Sequence[str] = ()  # arms whose pretraining was too short, or still moved at its end
     kind: str = "binary"  # of the task: one of medssl.task.KINDS
     names: Sequence[str] = ()  # of the outputs: classes or targets; empty: the positive class, or the target
     test_reads: int = 1  # how often the test labels were scored

@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from medssl.evaluation.comparison import verdict
+from medssl.evaluation.verdicts import verdict
 from medssl.report import svg
 from medssl.report.metrics import Metric, metric_of, primary_of
 from medssl.report.shown import mode_name
@@ -113,7 +113,7 @@ def forest(comparison: pd.DataFrame, mode: str) -> str:
     grid.append(svg.text((left + right) / 2, height + 40, below, "label", "middle"))
     title = f"{mode_name(mode)}: paired differences of {metric.title} to {reference}"
     return svg.document(
-        WIDTH, height + 52, title, "A filled mark: the interval leaves out 0. A hollow mark: it does not.", grid + parts
+        WIDTH, height + 52, title, "A filled mark: the arms are told apart. A hollow mark: they are not.", grid + parts
     )
 
 

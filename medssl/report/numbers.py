@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medssl.evaluation.comparison import verdict
+from medssl.evaluation.sentences import number
+from medssl.evaluation.verdicts import verdict
 from medssl.report import html
 from medssl.report.figures import budget_name, legend_mark
 from medssl.report.html import Markup
 from medssl.report.metrics import FAMILIES, Metric, metric_of, metrics_of, of_family, primary_of
 from medssl.report.shown import mode_name, modes_of
-from medssl.report.table import blocks, difference, number
+from medssl.report.table import blocks, difference
 
 _VERDICTS = {"better": "▲ better", "worse": "▼ worse", "unclear": "cannot be told apart", "too few": "test set too small"}
 
@@ -47,14 +48,16 @@ def _verdict_cell(row: dict | None) -> str:
 
 
 def tables(comparison: pd.DataFrame) -> list[Markup]:
-    """A section a mode: the primary metric with differences and all others, a table a family; then single outputs."""
+    """A section a mode: the primary metric with differences and all others, a table a family; then single targets."""
     level, reference = f"{comparison['level'].iloc[0]:.0%}", comparison["reference"].iloc[0]
     primary = metric_of(primary_of(comparison))
     result = []
     for mode in modes_of(comparison):
         rows = comparison[comparison["mode"] == mode]
         parts = [
-            html.paragraph(f"Means over the label draws with {level} intervals. Differences are paired, arm minus {reference}.")
+            html.paragraph(
+                f"Means over the label draws, and over pretraining runs where there are several, with {level} intervals. Differences are paired, arm minus {reference}."
+            )
         ]
         beside = [metric for metric in of_family(rows, primary.family) if metric.name != primary.name]
         parts.append(_table(comparison, rows, [primary, *beside], f"{primary.title}: {FAMILIES[primary.family]}", primary.name))
@@ -64,10 +67,10 @@ def tables(comparison: pd.DataFrame) -> list[Markup]:
                 parts.append(_table(comparison, rows, own, meaning[0].upper() + meaning[1:]))
         singles: dict[str, list[Metric]] = {}
         for metric in metrics_of(rows):
-            if "." in metric.name:
-                singles.setdefault(metric.name.partition(".")[0], []).append(metric)
+            if metric.target:
+                singles.setdefault(metric.name.partition("/")[0], []).append(metric)
         for base, own in singles.items():
-            parts.append(_table(comparison, rows, own, f"{metric_of(base).title} of single outputs"))
+            parts.append(_table(comparison, rows, own, f"{metric_of(base).title} of each target"))
         result.append(html.section(f"{mode_name(mode)}: all numbers", *parts))
     return result
 
@@ -89,7 +92,7 @@ def _table(comparison: pd.DataFrame, rows: pd.DataFrame, metrics: list[Metric], 
             lines.append(tuple(cells))
     headings = ["arm"]
     for metric in metrics:
-        name = metric.title.partition(", ")[2] if "." in metric.name else metric.title
+        name = metric.target or metric.title
         headings.append(f"{name} ↓" if metric.lower_is_better else name)
         headings += [f"minus {reference}"] if metric.name == differing else []
     lower = " ↓: lower is better." if any(metric.lower_is_better for metric in metrics) else ""

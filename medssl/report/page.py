@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medssl.evaluation.answer import answer, cautions
-from medssl.evaluation.comparison import sentence
+from medssl.evaluation.answer import answer, cautions, headline
+from medssl.evaluation.sentences import sentence
 from medssl.report import (
     confusion,
     control,
@@ -43,7 +43,7 @@ def render(comparison: pd.DataFrame, facts: Facts, extras: Extras | None = None)
         *_figures(comparison),
         control.section(comparison),
         pairs_matrix.section(extras.pairs),
-        efficiency.section(extras.matches, extras.power),
+        efficiency.section(extras.matches, extras.power, comparison),
         subgroups.section(extras.subgroups, comparison),
         reliability.section(extras.reliability, comparison),
         confusion.section(extras.confusion, comparison),
@@ -53,7 +53,7 @@ def render(comparison: pd.DataFrame, facts: Facts, extras: Extras | None = None)
         _sentences(comparison, facts),
         *method_sections(comparison, facts),
     ]
-    head = [_head(comparison, facts), _answer(comparison, extras), _caveats(comparison, facts), html.contents(body)]
+    head = [_head(comparison, facts), _answer(comparison, facts), _caveats(comparison, facts), html.contents(body)]
     return document(f"{facts.study}: which initialisation?", [part for part in [*head, *body] if part])
 
 
@@ -84,12 +84,11 @@ def _task(facts: Facts) -> str:
     }[facts.kind]
 
 
-def _answer(comparison: pd.DataFrame, extras: Extras) -> Markup:
-    said, parts = answer(comparison), []
+def _answer(comparison: pd.DataFrame, facts: Facts) -> Markup:
+    said, parts = headline(comparison, facts.pretrained, facts.unconverged), []
+    alone = answer(comparison)
     for mode in modes_of(comparison):
-        parts += [f"<h3>{html.text(mode_name(mode))}</h3>", html.bullets(said.get(mode, ())), grid(comparison, mode)]
-    if extras.sentences:
-        parts.append(html.bullets(extras.sentences))
+        parts += [f"<h3>{html.text(mode_name(mode))}</h3>", html.bullets(said[mode] or alone[mode]), grid(comparison, mode)]
     return Markup(f'<section class="answer"><h2>Which initialisation should this task start from?</h2>{"".join(parts)}</section>')
 
 
@@ -116,7 +115,7 @@ def _caveats(comparison: pd.DataFrame, facts: Facts) -> Markup:
             f"{prevalence:.0%} of the test images are positive. Average precision depends on that share, and where the share "
             "differs, so do predictive values; AUROC, sensitivity and specificity do not depend on it."
         )
-    items += cautions(comparison, facts.pretrained)
+    items += cautions(comparison, facts.pretrained, facts.unconverged)
     if facts.test_reads > 1:
         items.append(f"The test labels were scored {times(facts.test_reads)}. Every look after the first invites choosing by it.")
     if left_out := [f"{name} ({count:,})" for name, count in facts.exclusions.items() if count]:
@@ -144,8 +143,8 @@ def _figures(comparison: pd.DataFrame) -> list[Markup]:
             parts.append(
                 html.figure(
                     drawing,
-                    f"Paired differences to {reference} with {level} intervals. Filled: the interval leaves out 0. "
-                    "Hollow: it does not, or the test set is too small to say.",
+                    f"Paired differences to {reference} with {level} intervals. Filled: the interval leaves out 0, and "
+                    "Holm's correction over the pairs of arms agrees. Hollow: not so, or the test set is too small to say.",
                 )
             )
         named = f"{metric.title} by number of labelled patients" if len(modes) <= FEW_MODES else "paired differences"
@@ -156,7 +155,7 @@ def _figures(comparison: pd.DataFrame) -> list[Markup]:
 
 def _sentences(comparison: pd.DataFrame, facts: Facts) -> Markup:
     rows = comparison[(comparison["metric"] == primary_of(comparison)) & (comparison["arm"] != comparison["reference"])]
-    said = [sentence(row, facts.pretrained) for row in rows.to_dict("records")]
+    said = [sentence(row, facts.pretrained, facts.unconverged) for row in rows.to_dict("records")]
     if not said:
         return Markup("")
     # An arm's name keeps its own letters; a sentence that starts with words starts with a capital.

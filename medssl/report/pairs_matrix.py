@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from medssl.evaluation.comparison import number
+from medssl.evaluation.sentences import number
 from medssl.report import html
 from medssl.report.figures import budget_name
 from medssl.report.html import Markup
@@ -41,8 +41,8 @@ def section(pairs: pd.DataFrame | None) -> Markup:
     parts = [
         html.paragraph(
             f"Above the diagonal: {metric.title} of the arm of the row minus that of the column's, with its paired interval; {better}. "
-            "Marked and coloured where the interval leaves out 0, from the row's side. Below the diagonal: p after Holm's "
-            "correction for the number of pairs, and below it p of this pair alone."
+            "Marked and coloured, from the row's side, where the interval leaves out 0 and p after Holm's correction agrees. Below the diagonal: p after Holm's "
+            "correction over all pairs of the mode and budget, and below it p of this pair alone."
         )
     ]
     if pairs["p_delong"].notna().any():

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pandas as pd
 
-from medssl.evaluation.comparison import number
+from medssl.evaluation.sentences import number
 from medssl.report import html, svg
 from medssl.report.figures import legend
 from medssl.report.html import Markup
-from medssl.report.metrics import Metric, metric_of
+from medssl.report.metrics import metric_of
 from medssl.report.shown import largest_budget, mode_name, modes_of
 
 COLUMNS = {
-    "column": "the column that divides the patients: sex, age_band, vendor, view",
-    "group": "the value of that column",
+    "column": "what the groups are of, such as sex",
+    "group": "the group; `unknown` where the column is empty",
     "arm": "the arm",
     "mode": "the mode of fine-tuning",
     "budget": "label of the budget",
@@ -27,24 +27,27 @@ COLUMNS = {
     "value": "mean over the label draws in the group",
     "lower": "lower end of its interval",
     "upper": "upper end of its interval",
-    "gap": "value minus that of the images outside of the group",
+    "gap": "value minus that of all other images, on the same models",
     "gap_lower": "lower end of the gap's interval",
     "gap_upper": "upper end of the gap's interval",
-    "too_small": "too few patients of a class to say anything",
+    "too_small": "whether a class has too few patients in the group: no metric is given then",
 }
 _WIDTH, _LEFT, _RIGHT = 700, 190, 670
 _STEP = 13  # pixels between the arms of one group
 
 
 def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
-    """A figure and a table for each mode and dividing column, at the largest budget; empty without a table."""
+    """A figure of the primary metric and a table for each mode and column, at the largest budget; empty without a table.
+
+    `table` is that of `evaluation.subgroups.subgroups`; of its columns those of COLUMNS are read.
+    """
     if table is None or table.empty:
         return Markup("")
     parts = [
         html.paragraph(
             "The metric in each group of test patients. A gap is the group minus all other test images. Groups are small, their "
             "intervals wide: a gap whose interval holds 0 is not shown to be there, and neither is it shown to be absent. Groups "
-            "with too few patients of a class have no number."
+            "with too few patients of a class have no number. Nothing here is corrected for the number of groups."
         ),
         Markup(legend(comparison)),
     ]
@@ -54,12 +57,13 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         rows = rows[rows["budget"] == budget]
         drawn = []
         for column in dict.fromkeys(rows["column"]):
-            own, name = rows[rows["column"] == column], str(column).replace("_", " ")
-            metric = metric_of(own["metric"].iloc[0])
-            drawn.append(
-                html.figure(forest(own, comparison, mode), f"{metric.title} by {name}, budget {budget}, with intervals.")
-            )
-            drawn.append(_numbers(own, metric, f"{name}: sizes, {metric.title} and gaps"))
+            divided, name = rows[rows["column"] == column], str(column).replace("_", " ")
+            for i, (metric, own) in enumerate(divided.groupby("metric", sort=False)):
+                title = metric_of(metric).title
+                if i == 0:  # the primary one
+                    below = f"{title} by {name}, budget {budget}, with intervals."
+                    drawn.append(html.figure(forest(own, comparison, mode), below))
+                drawn.append(_numbers(own, f"{name}: sizes, {title} and gaps"))
         parts.append(html.section(mode_name(mode), *drawn, level=3))
     return html.section("Subgroups", *parts)
 
@@ -98,7 +102,7 @@ def forest(rows: pd.DataFrame, comparison: pd.DataFrame, mode: str) -> str:
     return svg.document(_WIDTH, height + 48, title, "A point a group and arm; the numbers stand in the table.", grid + parts)
 
 
-def _numbers(rows: pd.DataFrame, metric: Metric, caption: str) -> Markup:
+def _numbers(rows: pd.DataFrame, caption: str) -> Markup:
     arms = list(dict.fromkeys(rows["arm"]))
     lines = []
     for group, own in rows.groupby("group", sort=False):

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from medssl.evaluation.comparison import number
+from medssl.evaluation.sentences import number
 from medssl.report.metrics import Metric, metric_of, metrics_of, primary_of
 from medssl.report.shown import mode_name, modes_of
 
