@@ -6,7 +6,7 @@ import pandas as pd
 
 from medssl.report import html
 from medssl.report.html import Markup
-from medssl.report.shown import largest_budget, mode_name, modes_of
+from medssl.report.shown import by_mode, largest_budget, modes_of
 
 COLUMNS = {
     "arm": "the arm",
@@ -39,13 +39,14 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         note = f"The first {MOST_TARGETS} of {len(targets)} targets are shown; the table of all lies beside this page."
         parts.append(html.paragraph(note, "note"))
     table = table[table["target"].isin(targets[:MOST_TARGETS])]
+    shown = {}
     for mode in modes_of(table):
         rows = table[table["mode"] == mode]
         budget = largest_budget(rows, comparison)
         blocks = rows[rows["budget"] == budget].groupby(["target", "arm"], sort=False)
         matrices = [matrix(own, arm if len(targets) == 1 else f"{arm}: {target}") for (target, arm), own in blocks]
-        parts.append(html.section(f"{mode_name(mode)}, budget {budget}", html.panels(matrices), level=3))
-    return html.section("Confusion matrices", *parts)
+        shown[mode] = html.paragraph(f"Budget {budget}.", "note") + html.panels(matrices)
+    return html.section("Confusion matrices", *parts, by_mode(shown))
 
 
 def matrix(rows: pd.DataFrame, title: str) -> Markup:

@@ -10,7 +10,7 @@ import pandas as pd
 from medssl.report import html
 from medssl.report.html import Markup
 from medssl.report.metrics import metric_of
-from medssl.report.shown import mode_name, modes_of
+from medssl.report.shown import by_mode, modes_of
 
 MATCH_COLUMNS = {
     "arm": "the arm that is to be matched",
@@ -46,24 +46,25 @@ def section(matches: pd.DataFrame | None, power: pd.DataFrame | None, comparison
     parts: list[Markup] = []
     level = f"{comparison['level'].iloc[0]:.0%}"
     if matches is not None and not matches.empty:
+        shown = {}
         for mode in modes_of(matches):
             most = int(comparison.loc[comparison["mode"] == mode, "budget_patients"].max())
             said = [match_sentence(row, most, level) for row in matches[matches["mode"] == mode].to_dict("records")]
-            parts.append(html.section(mode_name(mode), html.bullets(said), level=4))
+            shown[mode] = html.bullets(said)
         note = (
             "Read off the reference's curve between its budgets, straight lines over the logarithm of the patients, never beyond "
             "them; with few label draws the intervals are too narrow."
         )
-        parts = [html.section("Labelled patients to match", *parts, html.paragraph(note, "note"), level=3)]
+        parts.append(html.section("Labelled patients to match", by_mode(shown), html.paragraph(note, "note"), level=3))
     if power is not None and not power.empty:
-        tables = [_power(power[power["mode"] == mode], mode, comparison) for mode in modes_of(power)]
+        shown = {mode: _power(power[power["mode"] == mode], comparison) for mode in modes_of(power)}
         have = int(comparison["test_patients"].iloc[0])
         text = (
             f"Test patients that it takes to detect a true difference with {share:.0%} power, at a {level} interval, patients and "
             f"images like these; this study has {have:,}. What label draws add does not fall with more patients and is left out. A "
             "plan, not a finding."
         )
-        parts.append(html.section("Test patients to detect a difference", html.paragraph(text), *tables, level=3))
+        parts.append(html.section("Test patients to detect a difference", html.paragraph(text), by_mode(shown), level=3))
     return html.section("How many patients it takes", *parts) if parts else Markup("")
 
 
@@ -88,7 +89,7 @@ def _end(value: float, most: int) -> str:
     return "unknown" if math.isnan(value) else f"more than {most:,}" if math.isinf(value) else f"{value:,.0f}"
 
 
-def _power(rows: pd.DataFrame, mode: str, comparison: pd.DataFrame) -> Markup:
+def _power(rows: pd.DataFrame, comparison: pd.DataFrame) -> Markup:
     """Arms and budgets down, differences across."""
     differences = sorted(set(rows["difference"]))
     sizes = comparison.drop_duplicates("budget").set_index("budget")["budget_patients"].to_dict()
@@ -99,7 +100,7 @@ def _power(rows: pd.DataFrame, mode: str, comparison: pd.DataFrame) -> Markup:
         lines.append((f"{arm} and {reference}", f"{sizes.get(budget, budget):,}", *cells))
     title = metric_of(rows["metric"].iloc[0]).title
     headings = ("pair", "labelled patients", *(f"to detect {size:g} {title}" for size in differences))
-    return html.table(mode_name(mode), headings, lines, numbers=range(1, 2 + len(differences)))
+    return html.table("", headings, lines, numbers=range(1, 2 + len(differences)))
 
 
 def _rounded(value: float) -> int:

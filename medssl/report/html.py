@@ -57,14 +57,15 @@ def breakable(name: str) -> Markup:
     return Markup(text(name).replace("_", "_<wbr>"))
 
 
-def panels(figures: Iterable[str]) -> Markup:
-    """Figures side by side, as many as the window's width holds."""
-    return Markup(f'<div class="panels">{"".join(map(text, figures))}</div>')
+def panels(figures: Iterable[str], named: bool = False) -> Markup:
+    """Figures side by side, as many as the window's width holds. `named`: their captions are names, and stand above them."""
+    return Markup(f'<div class="panels{" named" if named else ""}">{"".join(map(text, figures))}</div>')
 
 
-def details(summary: str, *parts: str) -> Markup:
-    """What is shown when it is clicked on, without a script, and always on paper."""
-    return Markup(f"<details><summary>{text(summary)}</summary>{''.join(map(text, parts))}</details>")
+def details(summary: str, *parts: str, shown: bool = False) -> Markup:
+    """What is shown when its summary is clicked on, without a script, and always on paper; `shown` from the start."""
+    state = " open" if shown else ""
+    return Markup(f"<details{state}><summary>{text(summary)}</summary>{''.join(map(text, parts))}</details>")
 
 
 def table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from medssl.evaluation.sentences import number
@@ -10,27 +12,33 @@ from medssl.report import html
 from medssl.report.figures import budget_name, legend_mark
 from medssl.report.html import Markup
 from medssl.report.metrics import FAMILIES, Metric, metric_of, metrics_of, of_family, primary_of
-from medssl.report.shown import mode_name, modes_of
+from medssl.report.shown import by_mode, mode_name, modes_of
 from medssl.report.table import blocks, difference
 
 _VERDICTS = {"better": "▲ better", "worse": "▼ worse", "unclear": "cannot be told apart", "too few": "test set too small"}
 
 
-def grid(comparison: pd.DataFrame, mode: str) -> Markup:
-    """Arms down, label budgets across: better, worse or not told apart, with the paired difference of the primary metric."""
+def grid(comparison: pd.DataFrame, modes: Sequence[str]) -> Markup:
+    """Arms down, label budgets across: better, worse or not told apart, with the paired difference of the primary metric.
+
+    Several modes stand one below the other in one table, each under its name.
+    """
     metric = metric_of(primary_of(comparison))
-    rows = comparison[(comparison["metric"] == metric.name) & (comparison["mode"] == mode)]
+    rows = comparison[(comparison["metric"] == metric.name) & comparison["mode"].isin(modes)]
     others = rows[rows["arm"] != rows["reference"]]
     if others.empty:
         return Markup("")
-    budgets = {
-        row["budget"]: f"{budget_name(row)} labelled patients" for row in others.drop_duplicates("budget").to_dict("records")
-    }
+    sizes = others.drop_duplicates("budget").sort_values("budget_patients", kind="stable").to_dict("records")
+    budgets = {row["budget"]: f"{budget_name(row)} labelled patients" for row in sizes}
     lines = []
-    for arm, own in others.groupby("arm", sort=False):
-        by_budget = {row["budget"]: row for row in own.to_dict("records")}
-        cells = [_verdict_cell(by_budget.get(budget)) for budget in budgets]
-        lines.append(f'<tr><th scope="row">{arm_name(comparison, arm)}</th>{"".join(cells)}</tr>')
+    for mode in modes:
+        if len(modes) > 1:
+            above = f'<th colspan="{len(budgets) + 1}" scope="colgroup">{html.text(mode_name(mode))}</th>'
+            lines.append(f'<tr class="group">{above}</tr>')
+        for arm, own in others[others["mode"] == mode].groupby("arm", sort=False):
+            by_budget = {row["budget"]: row for row in own.to_dict("records")}
+            cells = [_verdict_cell(by_budget.get(budget)) for budget in budgets]
+            lines.append(f'<tr><th scope="row">{arm_name(comparison, arm)}</th>{"".join(cells)}</tr>')
     reference, level = rows["reference"].iloc[0], f"{rows['level'].iloc[0]:.0%}"
     lower = "; lower is better" if metric.lower_is_better else ""
     caption = f"{metric.title} minus that of {reference} on the same patients and label draws, {level} interval{lower}"
@@ -47,18 +55,14 @@ def _verdict_cell(row: dict | None) -> str:
     return f'<td class="{kind.split()[-1]}"><strong>{_VERDICTS[kind]}</strong><small>{said}</small></td>'
 
 
-def tables(comparison: pd.DataFrame) -> list[Markup]:
-    """A section a mode: the primary metric with differences and all others, a table a family; then single targets."""
+def section(comparison: pd.DataFrame) -> Markup:
+    """For each mode the primary metric with differences and all others, a table a family; then single targets."""
     level, reference = f"{comparison['level'].iloc[0]:.0%}", comparison["reference"].iloc[0]
     primary = metric_of(primary_of(comparison))
-    result = []
+    shown = {}
     for mode in modes_of(comparison):
         rows = comparison[comparison["mode"] == mode]
-        parts = [
-            html.paragraph(
-                f"Means over the label draws, and over pretraining runs where there are several, with {level} intervals. Differences are paired, arm minus {reference}."
-            )
-        ]
+        parts = []
         beside = [metric for metric in of_family(rows, primary.family) if metric.name != primary.name]
         parts.append(_table(comparison, rows, [primary, *beside], f"{primary.title}: {FAMILIES[primary.family]}", primary.name))
         for family, meaning in FAMILIES.items():
@@ -71,8 +75,12 @@ def tables(comparison: pd.DataFrame) -> list[Markup]:
                 singles.setdefault(metric.name.partition("/")[0], []).append(metric)
         for base, own in singles.items():
             parts.append(_table(comparison, rows, own, f"{metric_of(base).title} of each target"))
-        result.append(html.section(f"{mode_name(mode)}: all numbers", *parts))
-    return result
+        shown[mode] = "".join(parts)
+    text = (
+        f"Means over the label draws, and over pretraining runs where there are several, with {level} intervals. Differences are "
+        f"paired, arm minus {reference}."
+    )
+    return html.section("All numbers", html.paragraph(text), by_mode(shown))
 
 
 def _table(comparison: pd.DataFrame, rows: pd.DataFrame, metrics: list[Metric], caption: str, differing: str = "") -> Markup:

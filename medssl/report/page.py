@@ -12,6 +12,7 @@ from medssl.report import (
     efficiency,
     embedding_figure,
     html,
+    numbers,
     pairs_matrix,
     reliability,
     subgroups,
@@ -24,10 +25,8 @@ from medssl.report.figures import curves, forest, legend
 from medssl.report.html import Markup
 from medssl.report.method import method_sections, times
 from medssl.report.metrics import metric_of, primary_of
-from medssl.report.numbers import grid, tables
-from medssl.report.shown import mode_name, modes_of
-
-FEW_MODES = 2  # modes whose curves are drawn large; more stand side by side as panels of one figure
+from medssl.report.numbers import grid
+from medssl.report.shown import FEW_MODES, by_mode, mode_name, modes_of
 
 
 def render(comparison: pd.DataFrame, facts: Facts, extras: Extras | None = None) -> str:
@@ -49,7 +48,7 @@ def render(comparison: pd.DataFrame, facts: Facts, extras: Extras | None = None)
         confusion.section(extras.confusion, comparison),
         embedding_figure.section(extras.embeddings),
         worst.section(extras.worst, extras.images),
-        *tables(comparison),
+        numbers.section(comparison),
         _sentences(comparison, facts),
         *method_sections(comparison, facts),
     ]
@@ -85,10 +84,13 @@ def _task(facts: Facts) -> str:
 
 
 def _answer(comparison: pd.DataFrame, facts: Facts) -> Markup:
-    said, parts = headline(comparison, facts.pretrained, facts.unconverged), []
-    alone = answer(comparison)
-    for mode in modes_of(comparison):
-        parts += [f"<h3>{html.text(mode_name(mode))}</h3>", html.bullets(said[mode] or alone[mode]), grid(comparison, mode)]
+    """What every arm's sentence says, and the verdicts at a glance; of many modes all verdicts first, in one table."""
+    said, alone, modes = headline(comparison, facts.pretrained, facts.unconverged), answer(comparison), modes_of(comparison)
+    words = {mode: html.bullets(said[mode] or alone[mode]) for mode in modes}
+    if len(modes) <= FEW_MODES:
+        parts = [by_mode({mode: words[mode] + grid(comparison, [mode]) for mode in modes})]
+    else:
+        parts = [grid(comparison, modes), by_mode(words)]
     return Markup(f'<section class="answer"><h2>Which initialisation should this task start from?</h2>{"".join(parts)}</section>')
 
 
@@ -132,25 +134,28 @@ def _figures(comparison: pd.DataFrame) -> list[Markup]:
         f"{metric.title} on the test patients with {level} intervals. Arms stand side by side so that their intervals can be "
         "seen; overlapping intervals do not mean that arms are equal: the paired differences below decide."
     )
-    result = []
-    if len(modes) > FEW_MODES:
-        drawn = [html.figure(curves(comparison, mode, small=True), mode_name(mode)) for mode in modes]
-        shown = (Markup(legend(comparison)), html.panels(drawn), html.paragraph(below + " All panels have one scale.", "note"))
-        result.append(html.section(f"All modes: {metric.title} by number of labelled patients", *shown))
-    for mode in modes:
-        parts = [html.figure(curves(comparison, mode), below)] if len(modes) <= FEW_MODES else []
-        if drawing := forest(comparison, mode):
-            parts.append(
-                html.figure(
-                    drawing,
-                    f"Paired differences to {reference} with {level} intervals. Filled: the interval leaves out 0, and "
-                    "Holm's correction over the pairs of arms agrees. Hollow: not so, or the test set is too small to say.",
-                )
-            )
-        named = f"{metric.title} by number of labelled patients" if len(modes) <= FEW_MODES else "paired differences"
-        if parts:
-            result.append(html.section(f"{mode_name(mode)}: {named}", *parts))
-    return result
+    drawings = {mode: forest(comparison, mode) for mode in modes}
+    differences = {mode: html.figure(drawing, _FOREST.format(reference, level)) for mode, drawing in drawings.items() if drawing}
+    named = f"{metric.title} by number of labelled patients"
+    if len(modes) <= FEW_MODES:
+        return [
+            html.section(f"{mode_name(mode)}: {named}", html.figure(curves(comparison, mode), below), differences.get(mode, ""))
+            for mode in modes
+        ]
+    drawn = [html.figure(curves(comparison, mode, small=True), mode_name(mode)) for mode in modes]
+    shown = (
+        Markup(legend(comparison)),
+        html.panels(drawn, named=True),
+        html.paragraph(below + " All panels have one scale.", "note"),
+    )
+    result = [html.section(f"All modes: {named}", *shown)]
+    return [*result, html.section(f"Paired differences to {reference}", by_mode(differences))] if differences else result
+
+
+_FOREST = (
+    "Paired differences to {} with {} intervals. Filled: the interval leaves out 0, and Holm's correction over the pairs of arms "
+    "agrees. Hollow: not so, or the test set is too small to say."
+)
 
 
 def _sentences(comparison: pd.DataFrame, facts: Facts) -> Markup:

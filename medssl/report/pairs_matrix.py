@@ -11,7 +11,7 @@ from medssl.report import html
 from medssl.report.figures import budget_name
 from medssl.report.html import Markup
 from medssl.report.metrics import Metric, metric_of
-from medssl.report.shown import mode_name, modes_of
+from medssl.report.shown import by_mode, modes_of
 
 COLUMNS = {
     "a": "the first arm",
@@ -41,17 +41,17 @@ def section(pairs: pd.DataFrame | None) -> Markup:
     parts = [
         html.paragraph(
             f"Above the diagonal: {metric.title} of the arm of the row minus that of the column's, with its paired interval; {better}. "
-            "Marked and coloured, from the row's side, where the interval leaves out 0 and p after Holm's correction agrees. Below the diagonal: p after Holm's "
-            "correction over all pairs of the mode and budget, and below it p of this pair alone."
+            "Marked and coloured, from the row's side, where the interval leaves out 0 and p after Holm's correction agrees. "
+            "Below the diagonal: p after Holm's correction over all pairs of the mode and budget, and below it p of this pair alone."
         )
     ]
     if pairs["p_delong"].notna().any():
         parts.append(html.paragraph("DeLong's p stands where a pair is one model against one other.", "note"))
+    shown = {}
     for mode in modes_of(pairs):
         rows = pairs[pairs["mode"] == mode]
-        matrices = [_matrix(block, metric) for _, block in rows.groupby("budget", sort=False)]
-        parts.append(html.section(mode_name(mode), *matrices, level=3))
-    return html.section("Every pair of arms", *parts)
+        shown[mode] = "".join(_matrix(block, metric) for _, block in rows.groupby("budget", sort=False))
+    return html.section("Every pair of arms", *parts, by_mode(shown))
 
 
 def _matrix(block: pd.DataFrame, metric: Metric) -> Markup:

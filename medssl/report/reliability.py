@@ -9,7 +9,7 @@ import pandas as pd
 
 from medssl.report import html, svg
 from medssl.report.html import Markup
-from medssl.report.shown import largest_budget, mode_name, modes_of
+from medssl.report.shown import by_mode, largest_budget, mode_name, modes_of
 
 COLUMNS = {
     "arm": "the arm",
@@ -54,6 +54,7 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         note = f"The first {MOST_TARGETS} of {len(targets)} targets are drawn; the table of all lies beside this page."
         parts.append(html.paragraph(note, "note"))
     table = table[table["target"].isin(targets[:MOST_TARGETS])]
+    shown = {}
     for mode in modes_of(table):
         rows = table[table["mode"] == mode]
         budget = largest_budget(rows, comparison)
@@ -62,8 +63,8 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         for (arm, target), own in rows.groupby(["arm", "target"], sort=False):
             named = arm if len(targets) == 1 else f"{arm}, {target}"
             drawn.append(html.figure(diagram(own, named, mode_name(mode)), f"{named}, budget {budget}"))
-        parts.append(html.section(mode_name(mode), html.panels(drawn), html.details("The numbers", _numbers(rows)), level=3))
-    return html.section("Calibration: can the scores be read as probabilities?", *parts)
+        shown[mode] = html.panels(drawn, named=True) + html.details("The numbers", _numbers(rows))
+    return html.section("Calibration: can the scores be read as probabilities?", *parts, by_mode(shown))
 
 
 def diagram(rows: pd.DataFrame, arm: str, mode: str) -> str:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from medssl.modes import MODES
+from medssl.report import html
+from medssl.report.html import Markup
+
+FEW_MODES = 2  # that a page shows in full, one below the other
 
 
 def mode_name(mode: str) -> str:
@@ -17,6 +23,14 @@ def modes_of(table: pd.DataFrame) -> list[str]:
     order = list(MODES)
     found = list(dict.fromkeys(table["mode"]))
     return sorted(found, key=lambda mode: order.index(mode) if mode in order else len(order))
+
+
+def by_mode(parts: Mapping[str, str]) -> Markup:
+    """What there is of each mode below its name; of more than FEW_MODES the first is open and the others open on a click."""
+    if len(parts) <= FEW_MODES:
+        return Markup("".join(html.section(mode_name(mode), part, level=3) for mode, part in parts.items()))
+    folded = (html.details(mode_name(mode), part, shown=i == 0) for i, (mode, part) in enumerate(parts.items()))
+    return Markup(f'<div class="modes">{"".join(folded)}</div>')
 
 
 def largest_budget(rows: pd.DataFrame, comparison: pd.DataFrame) -> str:

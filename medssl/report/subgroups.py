@@ -12,7 +12,7 @@ from medssl.report import html, svg
 from medssl.report.figures import legend
 from medssl.report.html import Markup
 from medssl.report.metrics import metric_of
-from medssl.report.shown import largest_budget, mode_name, modes_of
+from medssl.report.shown import by_mode, largest_budget, mode_name, modes_of
 
 COLUMNS = {
     "column": "what the groups are of, such as sex",
@@ -51,6 +51,7 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         ),
         Markup(legend(comparison)),
     ]
+    shown = {}
     for mode in modes_of(table):
         rows = table[table["mode"] == mode]
         budget = largest_budget(rows, comparison)
@@ -64,8 +65,8 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
                     below = f"{title} by {name}, budget {budget}, with intervals."
                     drawn.append(html.figure(forest(own, comparison, mode), below))
                 drawn.append(_numbers(own, f"{name}: sizes, {title} and gaps"))
-        parts.append(html.section(mode_name(mode), *drawn, level=3))
-    return html.section("Subgroups", *parts)
+        shown[mode] = "".join(drawn)
+    return html.section("Subgroups", *parts, by_mode(shown))
 
 
 def forest(rows: pd.DataFrame, comparison: pd.DataFrame, mode: str) -> str:
