@@ -45,7 +45,7 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         budget = largest_budget(rows, comparison)
         blocks = rows[rows["budget"] == budget].groupby(["target", "arm"], sort=False)
         matrices = [matrix(own, arm if len(targets) == 1 else f"{arm}: {target}") for (target, arm), own in blocks]
-        shown[mode] = html.paragraph(f"Budget {budget}.", "note") + html.panels(matrices)
+        shown[mode] = html.joined(html.paragraph(f"Budget {budget}.", "note"), html.panels(matrices, narrow=True))
     return html.section("Confusion matrices", *parts, by_mode(shown))
 
 

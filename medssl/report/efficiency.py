@@ -79,7 +79,8 @@ def match_sentence(row: Mapping, most: int, level: str = "95%") -> str:
     if found == "not reached":
         return f"{reference} needs more than the {most:,} labelled patients of the largest budget {aim} ({ends})."
     if found == "at most":
-        return f"{reference} needs {row['patients']:,} labelled patients or fewer {aim} ({ends})."
+        surely = row["upper"] <= row["patients"]
+        return f"{reference} needs {row['patients']:,} labelled patients or fewer {aim}{'' if surely else f' ({ends})'}."
     if found == "reached":
         return f"{reference} needs about {row['needed']:,.0f} labelled patients ({ends}) {aim}."
     return f"How many labelled patients {reference} needs {aim} is unknown."

@@ -57,9 +57,18 @@ def breakable(name: str) -> Markup:
     return Markup(text(name).replace("_", "_<wbr>"))
 
 
-def panels(figures: Iterable[str], named: bool = False) -> Markup:
-    """Figures side by side, as many as the window's width holds. `named`: their captions are names, and stand above them."""
-    return Markup(f'<div class="panels{" named" if named else ""}">{"".join(map(text, figures))}</div>')
+def joined(*parts: str) -> Markup:
+    """Parts one after the other; `+` and `join` would make text of markup, which is escaped."""
+    return Markup("".join(map(text, parts)))
+
+
+def panels(figures: Iterable[str], *, named: bool = False, narrow: bool = False) -> Markup:
+    """Figures side by side, as many as the window's width holds, `narrow` ones closer together.
+
+    `named`: their captions are names, and stand above them.
+    """
+    kind = "panels" + (" named" if named else "") + (" narrow" if narrow else "")
+    return Markup(f'<div class="{kind}">{"".join(map(text, figures))}</div>')
 
 
 def details(summary: str, *parts: str, shown: bool = False) -> Markup:

@@ -75,7 +75,7 @@ def section(comparison: pd.DataFrame) -> Markup:
                 singles.setdefault(metric.name.partition("/")[0], []).append(metric)
         for base, own in singles.items():
             parts.append(_table(comparison, rows, own, f"{metric_of(base).title} of each target"))
-        shown[mode] = "".join(parts)
+        shown[mode] = html.joined(*parts)
     text = (
         f"Means over the label draws, and over pretraining runs where there are several, with {level} intervals. Differences are "
         f"paired, arm minus {reference}."

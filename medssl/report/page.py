@@ -88,7 +88,7 @@ def _answer(comparison: pd.DataFrame, facts: Facts) -> Markup:
     said, alone, modes = headline(comparison, facts.pretrained, facts.unconverged), answer(comparison), modes_of(comparison)
     words = {mode: html.bullets(said[mode] or alone[mode]) for mode in modes}
     if len(modes) <= FEW_MODES:
-        parts = [by_mode({mode: words[mode] + grid(comparison, [mode]) for mode in modes})]
+        parts = [by_mode({mode: html.joined(words[mode], grid(comparison, [mode])) for mode in modes})]
     else:
         parts = [grid(comparison, modes), by_mode(words)]
     return Markup(f'<section class="answer"><h2>Which initialisation should this task start from?</h2>{"".join(parts)}</section>')

@@ -50,7 +50,7 @@ def section(pairs: pd.DataFrame | None) -> Markup:
     shown = {}
     for mode in modes_of(pairs):
         rows = pairs[pairs["mode"] == mode]
-        shown[mode] = "".join(_matrix(block, metric) for _, block in rows.groupby("budget", sort=False))
+        shown[mode] = html.joined(*(_matrix(block, metric) for _, block in rows.groupby("budget", sort=False)))
     return html.section("Every pair of arms", *parts, by_mode(shown))
 
 

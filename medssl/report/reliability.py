@@ -63,7 +63,7 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         for (arm, target), own in rows.groupby(["arm", "target"], sort=False):
             named = arm if len(targets) == 1 else f"{arm}, {target}"
             drawn.append(html.figure(diagram(own, named, mode_name(mode)), f"{named}, budget {budget}"))
-        shown[mode] = html.panels(drawn, named=True) + html.details("The numbers", _numbers(rows))
+        shown[mode] = html.joined(html.panels(drawn, named=True, narrow=True), html.details("The numbers", _numbers(rows)))
     return html.section("Calibration: can the scores be read as probabilities?", *parts, by_mode(shown))
 
 

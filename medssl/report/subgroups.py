@@ -32,7 +32,7 @@ COLUMNS = {
     "gap_upper": "upper end of the gap's interval",
     "too_small": "whether a class has too few patients in the group: no metric is given then",
 }
-_WIDTH, _LEFT, _RIGHT = 700, 190, 670
+_WIDTH, _LEFT, _RIGHT = 840, 190, 810
 _STEP = 13  # pixels between the arms of one group
 
 
@@ -59,13 +59,14 @@ def section(table: pd.DataFrame | None, comparison: pd.DataFrame) -> Markup:
         drawn = []
         for column in dict.fromkeys(rows["column"]):
             divided, name = rows[rows["column"] == column], str(column).replace("_", " ")
-            for i, (metric, own) in enumerate(divided.groupby("metric", sort=False)):
-                title = metric_of(metric).title
-                if i == 0:  # the primary one
-                    below = f"{title} by {name}, budget {budget}, with intervals."
-                    drawn.append(html.figure(forest(own, comparison, mode), below))
-                drawn.append(_numbers(own, f"{name}: sizes, {title} and gaps"))
-        shown[mode] = "".join(drawn)
+            primary, *others = [own for _, own in divided.groupby("metric", sort=False)]
+            below = f"{_title(primary)} by {name}, budget {budget}, with intervals."
+            drawn.append(html.figure(forest(primary, comparison, mode), below))
+            drawn.append(_numbers(primary, f"{name}: sizes, {_title(primary)} and gaps"))
+            if others:
+                tables = (_numbers(own, f"{name}: {_title(own)} and gaps") for own in others)
+                drawn.append(html.details(f"{name}: {', '.join(map(_title, others))}", *tables))
+        shown[mode] = html.joined(*drawn)
     return html.section("Subgroups", *parts, by_mode(shown))
 
 
@@ -103,6 +104,10 @@ def forest(rows: pd.DataFrame, comparison: pd.DataFrame, mode: str) -> str:
     return svg.document(_WIDTH, height + 48, title, "A point a group and arm; the numbers stand in the table.", grid + parts)
 
 
+def _title(rows: pd.DataFrame) -> str:
+    return metric_of(rows["metric"].iloc[0]).title
+
+
 def _numbers(rows: pd.DataFrame, caption: str) -> Markup:
     arms = list(dict.fromkeys(rows["arm"]))
     lines = []
@@ -121,9 +126,10 @@ def _cell(row: dict | None) -> Markup:
         return Markup("–")
     if row["too_small"]:
         return Markup("<small>too few patients</small>")
-    gap = "gap unknown"
+    gap = "<small>gap unknown</small>"
     if math.isfinite(row["gap"]):
         sign = "+" if row["gap"] > 0 else ""
-        gap = f"gap {sign}{number(row['gap'])} ({number(row['gap_lower'])} to {number(row['gap_upper'])})"
+        gap = f"<small>gap {sign}{number(row['gap'])}</small>"
+        gap += f"<small>{number(row['gap_lower'])} to {number(row['gap_upper'])}</small>"
     ends = f"{number(row['lower'])} to {number(row['upper'])}"
-    return Markup(f"{number(row['value'])}<small>{ends}</small><small>{gap}</small>".replace("-", "−"))
+    return Markup(f"{number(row['value'])}<small>{ends}</small>{gap}".replace("-", "−"))

@@ -63,7 +63,7 @@ def test_the_answer_stands_before_everything_else(comparison, facts):
         "Which initialisation should this task start from?",
         "Before you rely on this",
         "Linear probe: AUROC by number of labelled patients",
-        "Full fine-tuning: all numbers",
+        "All numbers",
         "Every comparison in words",
         "How it was done",
         "To repeat it",
