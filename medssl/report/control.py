@@ -6,7 +6,7 @@ import pandas as pd
 
 from medssl.evaluation.sentences import number
 from medssl.report import html
-from medssl.report.figures import budget_name, legend_mark
+from medssl.report.figures import budget_name, named_arm
 from medssl.report.html import Markup
 from medssl.report.metrics import metric_of, primary_of
 
@@ -32,7 +32,7 @@ def section(comparison: pd.DataFrame) -> Markup:
         for row in known:
             own = plain[budget, row["arm"]]
             change = row["value"] - own["value"]
-            mark = Markup(legend_mark(comparison, row["arm"]) + html.breakable(row["arm"]))
+            mark = named_arm(comparison, row["arm"])
             said = ("+" if change > 0 else "") + number(change)
             lines.append((mark, _value(own), _value(row), said.replace("-", "−")))
         orders = [_order([found[budget, row["arm"]] for row in known], metric.lower_is_better) for found in (plain, _by(block))]
@@ -47,7 +47,7 @@ def section(comparison: pd.DataFrame) -> Markup:
         "Frozen features depend on BatchNorm's running statistics. The main probe takes them as loaded; the control recalibrates "
         f"them on the training images, for every arm alike. {said}"
     )
-    headings = ("arm", f"{metric.title}, as loaded", "recalibrated", "change of the value")
+    headings = ("arm", f"{metric.start}, as loaded", "recalibrated", "change of the value")
     return html.section("Control: BatchNorm recalibrated", html.paragraph(text), html.table("", headings, lines, numbers=[3]))
 
 

@@ -83,6 +83,7 @@ def section(arms: Sequence[Embeddings]) -> Markup:
                 ("arm", "told apart", "balanced accuracy", "chance", "images"),
                 lines,
                 numbers=(2, 3),
+                kind="sizes",
             )
         )
     else:
@@ -90,7 +91,7 @@ def section(arms: Sequence[Embeddings]) -> Markup:
             html.paragraph("No two vendors or sources have enough images to ask how well they can be told apart.", "note")
         )
     for arm in arms:
-        drawn = [html.figure(scatter(arm, name), f"{arm.arm}: coloured by {name}") for name in arm.colours]
+        drawn = [html.figure(scatter(arm, name), f"coloured by {name}") for name in arm.colours]
         shown = (
             f"{len(arm.points):,} of {arm.total:,} images drawn at random"
             if len(arm.points) < arm.total
@@ -98,7 +99,7 @@ def section(arms: Sequence[Embeddings]) -> Markup:
         )
         first, second = (f"{share:.0%}" for share in arm.explained)
         below = f"{shown}; the two components explain {first} and {second} of the variance."
-        parts.append(html.section(arm.arm, html.panels(drawn), html.paragraph(below, "note"), level=3))
+        parts.append(html.section(arm.arm, html.panels(drawn, named=True), html.paragraph(below, "note"), level=3))
     return html.section("What the embeddings are arranged by", *parts)
 
 
@@ -106,12 +107,13 @@ def scatter(arm: Embeddings, colour: str) -> str:
     """The points of one arm in the colours of one grouping, as an SVG with a legend; rare names share one colour."""
     values = arm.colours[colour]
     counts = pd.Series(values).value_counts()
-    main = [str(name) for name in counts.index if name != UNKNOWN][:MOST_COLOURS]
+    # The most frequent names, in alphabetical order: a name has one colour in the figures of all arms.
+    main = sorted([str(name) for name in counts.index if name != UNKNOWN][:MOST_COLOURS])
     kinds = main + [OTHERS] * bool(set(counts.index) - {*main, UNKNOWN}) + [UNKNOWN] * (UNKNOWN in counts.index)
     named = np.where(np.isin(values, [*main, UNKNOWN]), values, OTHERS)
     low, high = arm.points.min(axis=0), arm.points.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
-    top = _MARGIN + 18 * ((len(kinds) + 1) // 2)
+    top = _MARGIN + 18 * max(2, (len(kinds) + 1) // 2)  # figures of few and of more names stand at one height
     x = _MARGIN + (arm.points[:, 0] - low[0]) / span[0] * (_WIDTH - 2 * _MARGIN)
     y = top + _HEIGHT - (arm.points[:, 1] - low[1]) / span[1] * _HEIGHT
     parts = []

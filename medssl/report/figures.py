@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from medssl.evaluation.verdicts import verdict
-from medssl.report import svg
+from medssl.report import html, svg
+from medssl.report.html import Markup
 from medssl.report.metrics import Metric, metric_of, primary_of
 from medssl.report.shown import mode_name
 from medssl.report.table import difference
@@ -66,6 +67,11 @@ def curves(comparison: pd.DataFrame, mode: str, *, small: bool = False) -> str:
         parts += _end_labels(ends, right + 26, top, bottom)
     title = f"{mode_name(mode)}: {metric.title} by labelled patients"
     return svg.document(width, bottom + 54, title, "Each point with its interval; the numbers stand in the table.", parts)
+
+
+def named_arm(comparison: pd.DataFrame, arm: str) -> Markup:
+    """An arm's mark and name, for a cell of a table; a long name may be wrapped after its underscores."""
+    return Markup(f'<span class="arm">{legend_mark(comparison, arm)}<span>{html.breakable(arm)}</span></span>')
 
 
 def legend(comparison: pd.DataFrame) -> str:

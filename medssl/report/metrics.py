@@ -57,6 +57,11 @@ class Metric:
     high: float | None = None
     target: str = ""
 
+    @property
+    def start(self) -> str:
+        """The title at the start of a sentence."""
+        return self.title[0].upper() + self.title[1:]
+
 
 def metric_of(name: str) -> Metric:
     """What is known of a metric; one that `evaluation.metrics` does not know is shown by its name, higher taken as better."""

@@ -9,7 +9,7 @@ import pandas as pd
 from medssl.evaluation.sentences import number
 from medssl.evaluation.verdicts import verdict
 from medssl.report import html
-from medssl.report.figures import budget_name, legend_mark
+from medssl.report.figures import budget_name, named_arm
 from medssl.report.html import Markup
 from medssl.report.metrics import FAMILIES, Metric, metric_of, metrics_of, of_family, primary_of
 from medssl.report.shown import by_mode, mode_name, modes_of
@@ -38,10 +38,10 @@ def grid(comparison: pd.DataFrame, modes: Sequence[str]) -> Markup:
         for arm, own in others[others["mode"] == mode].groupby("arm", sort=False):
             by_budget = {row["budget"]: row for row in own.to_dict("records")}
             cells = [_verdict_cell(by_budget.get(budget)) for budget in budgets]
-            lines.append(f'<tr><th scope="row">{arm_name(comparison, arm)}</th>{"".join(cells)}</tr>')
+            lines.append(f'<tr><th scope="row">{named_arm(comparison, arm)}</th>{"".join(cells)}</tr>')
     reference, level = rows["reference"].iloc[0], f"{rows['level'].iloc[0]:.0%}"
     lower = "; lower is better" if metric.lower_is_better else ""
-    caption = f"{metric.title} minus that of {reference} on the same patients and label draws, {level} interval{lower}"
+    caption = f"{metric.start} minus that of {reference} on the same patients and label draws, {level} interval{lower}"
     head = "".join(f'<th scope="col">{html.text(heading)}</th>' for heading in ["arm", *budgets.values()])
     table = f'<table class="grid"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return html.titled(caption, Markup(table))
@@ -64,7 +64,7 @@ def section(comparison: pd.DataFrame) -> Markup:
         rows = comparison[comparison["mode"] == mode]
         parts = []
         beside = [metric for metric in of_family(rows, primary.family) if metric.name != primary.name]
-        parts.append(_table(comparison, rows, [primary, *beside], f"{primary.title}: {FAMILIES[primary.family]}", primary.name))
+        parts.append(_table(comparison, rows, [primary, *beside], f"{primary.start}: {FAMILIES[primary.family]}", primary.name))
         for family, meaning in FAMILIES.items():
             own = [metric for metric in of_family(rows, family) if metric.name != primary.name]
             if family != primary.family and own:
@@ -92,7 +92,7 @@ def _table(comparison: pd.DataFrame, rows: pd.DataFrame, metrics: list[Metric], 
         draws = f"{row['n_seeds']} label draw{'s' if row['n_seeds'] > 1 else ''}"
         lines.append((f"{budget_name(row)} labelled patients, {row['budget_images']} images, {draws}",))
         for arm, found in block:
-            cells: list[str] = [arm_name(comparison, arm)]
+            cells: list[str] = [named_arm(comparison, arm)]
             for metric in metrics:
                 cells.append(_value(found.get(metric.name)))
                 if metric.name == differing:
@@ -105,11 +105,6 @@ def _table(comparison: pd.DataFrame, rows: pd.DataFrame, metrics: list[Metric], 
         headings += [f"minus {reference}"] if metric.name == differing else []
     lower = " ↓: lower is better." if any(metric.lower_is_better for metric in metrics) else ""
     return html.table(caption + "." + lower, headings, lines)
-
-
-def arm_name(comparison: pd.DataFrame, arm: str) -> Markup:
-    """An arm's mark and name."""
-    return Markup(legend_mark(comparison, arm) + html.breakable(arm))
 
 
 def _value(row: dict | None) -> Markup:

@@ -131,7 +131,7 @@ def _figures(comparison: pd.DataFrame) -> list[Markup]:
     level, reference = f"{comparison['level'].iloc[0]:.0%}", comparison["reference"].iloc[0]
     metric, modes = metric_of(primary_of(comparison)), modes_of(comparison)
     below = (
-        f"{metric.title} on the test patients with {level} intervals. Arms stand side by side so that their intervals can be "
+        f"{metric.start} on the test patients with {level} intervals. Arms stand side by side so that their intervals can be "
         "seen; overlapping intervals do not mean that arms are equal: the paired differences below decide."
     )
     drawings = {mode: forest(comparison, mode) for mode in modes}

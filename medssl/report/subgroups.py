@@ -110,15 +110,15 @@ def _title(rows: pd.DataFrame) -> str:
 
 def _numbers(rows: pd.DataFrame, caption: str) -> Markup:
     arms = list(dict.fromkeys(rows["arm"]))
+    counted = ["patients", "images"] + (["positives"] if rows["positives"].notna().all() else [])
     lines = []
     for group, own in rows.groupby("group", sort=False):
         by_arm = {row["arm"]: row for row in own.to_dict("records")}
         first = own.iloc[0]
-        positives = "–" if pd.isna(first["positives"]) else f"{int(first['positives']):,}"
-        sizes = (f"{int(first['patients']):,}", f"{int(first['images']):,}", positives)
+        sizes = [f"{int(first[name]):,}" for name in counted]
         lines.append((str(group), *sizes, *(_cell(by_arm.get(arm)) for arm in arms)))
-    headings = ("group", "patients", "images", "positive", *(html.breakable(arm) for arm in arms))
-    return html.table(caption, headings, lines, numbers=(1, 2, 3))
+    headings = ("group", *counted, *(html.breakable(arm) for arm in arms))
+    return html.table(caption, headings, lines, numbers=range(1, 1 + len(counted)))
 
 
 def _cell(row: dict | None) -> Markup:

@@ -112,7 +112,7 @@ def embeddings(arm: str, spread: int, count: int = 2600) -> Embeddings:
     features = rng.normal(size=(count, 12))
     features[:, 0] += 1.5 * spread * label
     features[:, 1] += 4 / (1 + spread) * vendor
-    names = [None if place % 50 == 0 else ["Siemens", "GE", "Philips"][place % 3] for place in vendor]
+    names = [None if i % 50 == 0 else ["Siemens", "GE", "Philips"][place] for i, place in enumerate(vendor)]
     labels = [["normal", "pneumonia"][value] for value in label]
     return embeddings_of(arm, features, labels, {"vendor": names, "source": ["xray"] * count}, np.arange(count) // 2)
 
