@@ -110,13 +110,23 @@ def _histogram(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _numbers(rows: pd.DataFrame) -> Markup:
+    """A row a bin, before and after scaling side by side: both have the same number of bins."""
     lines: list[tuple[str, ...]] = []
-    for (arm, target, scaled), own in rows.groupby(["arm", "target", "scaled"], sort=False):
-        lines.append((f"{arm}, {target}, {'after temperature scaling' if scaled else 'as the model gave it'}",))
-        for row in own.sort_values("bin").to_dict("records"):
-            if row["n"] > 0:
-                ends = f"{row['lower']:.2f} to {row['upper']:.2f}" if math.isfinite(row["lower"]) else "?"
-                lines.append(
-                    (str(int(row["bin"]) + 1), f"{row['mean_score']:.2f}", f"{row['share']:.2f}", ends, f"{row['n']:.0f}")
-                )
-    return html.table("", ("bin", "mean score", "observed share", "interval", "images"), lines, numbers=range(1, 5))
+    for (arm, target), own in rows.groupby(["arm", "target"], sort=False):
+        lines.append((f"{arm}, {target}",))
+        by_bin: dict[int, dict[bool, dict]] = {}
+        for row in own.to_dict("records"):
+            by_bin.setdefault(int(row["bin"]), {})[bool(row["scaled"])] = row
+        lines += [
+            (str(place + 1), *_cells(by_bin[place].get(False)), *_cells(by_bin[place].get(True))) for place in sorted(by_bin)
+        ]
+    names = ("mean score", "observed share", "images")
+    headings = ("bin", *names, *(f"{name}, scaled" for name in names))
+    return html.table("", headings, lines, numbers=range(1, 7), kind="dense")
+
+
+def _cells(row: dict | None) -> tuple[str, str, str]:
+    if row is None or not row["n"]:
+        return "–", "–", "0"
+    ends = f" ({row['lower']:.2f} to {row['upper']:.2f})" if math.isfinite(row["lower"]) else ""
+    return f"{row['mean_score']:.2f}", f"{row['share']:.2f}{ends}", f"{row['n']:,.0f}"
