@@ -16,7 +16,7 @@ from medssl.report.shown import mode_name, modes_of
 MOST_POINTS = 4  # metrics shown without intervals beside the primary one: more do not fit 100 columns
 # Of what kind the others are that say most beside each primary metric; those that the table has, in this order.
 _PREFERRED = (
-    "average_precision", "rmse", "r2", "spearman", "balanced_accuracy", "sensitivity", "specificity",
+    "average_precision", "rmse", "r2", "pearson", "balanced_accuracy", "sensitivity", "specificity",
     "accuracy", "f1", "mcc", "quadratic_kappa", "ece", "brier",
 )  # fmt: skip
 

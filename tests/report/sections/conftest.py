@@ -1,9 +1,12 @@
-"""Made-up predictions of every kind of task, and the tables that evaluation makes of them, for the page's tests."""
+"""Made-up predictions of every kind of task, and what evaluation makes of them, for the tests of the page's sections."""
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from medssl.evaluation.calibration import calibration_table
 from medssl.evaluation.comparison import compare_all
@@ -14,6 +17,7 @@ from medssl.evaluation.predictions import read_predictions
 from medssl.evaluation.subgroups import subgroups
 from medssl.report.embedding_figure import Embeddings, embeddings_of
 from medssl.report.extras import Extras
+from medssl.report.facts import ArmFacts, Facts, SplitFacts
 from medssl.report.worst import WorstImage, worst_rows
 from medssl.task import Outputs
 
@@ -126,3 +130,53 @@ def worst(predictions: pd.DataFrame, outputs: Outputs) -> list[WorstImage]:
         spot = np.exp(-((x - 0.3 - 0.05 * i % 0.5) ** 2 + (y - 0.5) ** 2) / 0.03).astype(np.float32)
         found.append(WorstImage(row["arm"], row["row_key"], image, spot, row["label"], row["said"], row["score"]))
     return found
+
+
+def facts_of(kind: str) -> Facts:
+    """What the page says of how a comparison of that kind was made."""
+    return Facts(
+        study="Chest X-ray",
+        target="age" if kind == "regression" else "findings",
+        positive_class="pneumonia" if kind == "binary" else "",
+        kind=kind,
+        names=OUTPUTS[kind].names,
+        splits=[SplitFacts("archive", 1200, 5210, None), SplitFacts("test", 150, 300, 120 if kind == "binary" else None)],
+        arms=[
+            ArmFacts("random", "random"),
+            ArmFacts("imagenet", "imagenet", weights="package, sha256 1f3a"),
+            ArmFacts("in_domain", "random", "simsiam", 200, 1_824_000, 0.97, 61.3, 512, pairs="one image a patient"),
+            ArmFacts("imagenet_in_domain", "imagenet", "simsiam", 200, 1_824_000, 0.97, 61.3, 512),
+        ],
+        unconverged=["in_domain"],
+    )
+
+
+MODES_OF = {"binary": ("linear", "linear_recalibrated", "full")}
+
+
+@functools.cache
+def _shown(kind: str, images: bool) -> tuple[pd.DataFrame, Extras]:
+    return everything(kind, MODES_OF.get(kind, ("linear",)), replicates=30, images=images)
+
+
+@pytest.fixture
+def shown():
+    """`shown(kind)`: the comparison's table and everything else that a page of this kind of task shows."""
+    return lambda kind="binary", images=False: _shown(kind, images)
+
+
+@pytest.fixture
+def facts_for():
+    """`facts_for(kind)`: see `facts_of`."""
+    return facts_of
+
+
+@pytest.fixture
+def outputs_of():
+    return OUTPUTS.__getitem__
+
+
+@pytest.fixture
+def predictions():
+    """`predictions(kind, modes)`: see `predictions_of`."""
+    return predictions_of
