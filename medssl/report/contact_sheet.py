@@ -17,26 +17,27 @@ LARGEST = 256  # longer side, px: larger images are shown smaller, so that a pag
 _GAP, _LINE, _PAPER, _INK = 8, 15, 255, 40
 
 
-def png_of(image: np.ndarray) -> bytes:
-    """A PNG of an image (H, W), (1, H, W) or (3, H, W) in [0, 1], 0 black; 8 bit, its longer side at most LARGEST pixels.
+def png_of(image: np.ndarray, largest: int = LARGEST) -> bytes:
+    """A PNG of an image (H, W), (1, H, W) or (3, H, W) in [0, 1], 0 black; 8 bit, its longer side at most `largest` pixels.
 
     Raises:
         ValueError: it has another shape.
     """
-    return _encoded(_drawn(image, LARGEST))
+    return _encoded(_drawn(image, largest))
 
 
-def sheet_html(images: Sequence[np.ndarray], captions: Sequence[Sequence[str]], label: str) -> Markup:
+def sheet_html(images: Sequence[np.ndarray], captions: Sequence[Sequence[str]], label: str, largest: int = LARGEST) -> Markup:
     """The images as inline PNGs in a grid that follows the width of the window.
 
     Args:
         images: each as for `png_of`.
         captions: the lines below each image; the first is its alternative text.
         label: what the grid shows, for screen readers.
+        largest: see `png_of`.
     """
     cells = []
     for image, lines in zip(images, captions, strict=True):
-        data = base64.b64encode(png_of(image)).decode()
+        data = base64.b64encode(png_of(image, largest)).decode()
         alternative = html.text(str(lines[0])).replace('"', "&quot;")
         below = "".join(f"<span>{html.text(line)}</span>" for line in lines)
         cells.append(

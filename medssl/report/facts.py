@@ -47,7 +47,7 @@ class Facts:
 
     study: str
     target: str
-    positive_class: str
+    positive_class: str  # empty where the task has none
     splits: Sequence[SplitFacts]
     arms: Sequence[ArmFacts]
     splitting: str = "Patients were divided before anything was trained; no patient is in two splits."
@@ -59,6 +59,9 @@ class Facts:
     finetuning: Mapping[str, str] = field(default_factory=dict)  # what every cell was trained with
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)  # of the data, the splits, the study file
+    unconverged: Sequence[str] = ()  # arms whose pretraining was too short, or still moved at its end
+    kind: str = "binary"  # of the task: one of medssl.task.KINDS
+    names: Sequence[str] = ()  # of the outputs: classes or targets; empty: the positive class, or the target
     test_reads: int = 1  # how often the test labels were scored
     notes: Sequence[str] = ()
 

@@ -8,69 +8,94 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 
+import numpy as np
 import pandas as pd
 
-from medssl.evaluation.answer import mode_name
-from medssl.evaluation.comparison import verdict
-from medssl.report import svg
+from medssl.evaluation.verdicts import verdict
+from medssl.report import html, svg
+from medssl.report.html import Markup
+from medssl.report.metrics import Metric, metric_of, primary_of
+from medssl.report.shown import mode_name
 from medssl.report.table import difference
 
 WIDTH = 840
 _DODGE = 9  # pixels between the arms of one budget, so that intervals stand beside each other
 
 
-def curves(comparison: pd.DataFrame, mode: str) -> str:
-    """AUROC against the labelled patients (log scale), one line an arm, with interval bars.
+def curves(comparison: pd.DataFrame, mode: str, *, small: bool = False) -> str:
+    """The primary metric against the labelled patients (log scale), one line an arm, with interval bars.
 
-    The scale of the AUROC is the same for all modes of the comparison, so that two figures can be held side by side.
+    The metric's scale is the same for all modes of the comparison, so that two figures can be held side by side. `small`: one
+    of several panels, without the arms' names, which a legend beside the panels gives.
     """
-    auroc = comparison[comparison["metric"] == "auroc"]
-    rows = auroc[auroc["mode"] == mode]
-    budgets = rows.drop_duplicates("budget")
+    metric = metric_of(primary_of(comparison))
+    own_metric = comparison[comparison["metric"] == metric.name]
+    rows = own_metric[own_metric["mode"] == mode]
+    budgets = rows.drop_duplicates("budget").to_dict("records")
     arms = list(dict.fromkeys(comparison["arm"]))
-    left, right, top, bottom = 58, WIDTH - 46 - _name_width(arms), 32, 348
-    low, high = float(auroc[["value", "lower"]].min(axis=None)), float(auroc[["value", "upper"]].max(axis=None))
-    ticks = [tick for tick in svg.ticks_for(low, high) if tick <= 1 + 1e-9]  # an AUROC ends at 1
-    y = svg.scale(ticks[0], max(ticks[-1], high), bottom, top)
-    places, logarithmic = _positions(budgets["budget_patients"].tolist(), left, right, len(arms) * _DODGE + 16)
-    names = [budget_name(row) for row in budgets.to_dict("records")]
-    middle = (left + right) / 2
+    width, dodge = (420, 7) if small else (WIDTH, _DODGE)
+    left, top, bottom = 58, 32, 232 if small else 348
+    right = width - (14 if small else 46 + _name_width(arms))
+    ticks, y = _scale_y(own_metric, metric, top, bottom)
+    places, logarithmic = _positions([row["budget_patients"] for row in budgets], left, right, len(arms) * dodge + 16)
     scale = "log scale" if logarithmic else "evenly spaced"
-    parts = [_grid_y(ticks, y, left, right)]
-    for name, x in zip(names, places, strict=True):
-        parts += [svg.text(x, bottom + 20, name, "tick", "middle"), svg.line(x, bottom, x, bottom + 5, "axis")]
-    parts.append(svg.text(middle, bottom + 42, f"labelled patients, validation included ({scale})", "label", "middle"))
-    parts.append(svg.text(left - 8, top - 16, "AUROC", "label", "end"))
+    parts = [_grid_y(ticks, y, left, right, metric)]
+    for row, x in zip(budgets, places, strict=True):
+        parts += [svg.text(x, bottom + 20, budget_name(row), "tick", "middle"), svg.line(x, bottom, x, bottom + 5, "axis")]
+    below = "labelled patients" if small else f"labelled patients, validation included ({scale})"
+    parts.append(svg.text((left + right) / 2, bottom + 42, below, "label", "middle"))
+    better = " (lower is better)" if metric.lower_is_better else ""
+    parts.append(svg.text(8, top - 16, metric.title + better, "label"))
 
+    place_of = dict(zip((row["budget"] for row in budgets), places, strict=True))
     ends = []
     for i, arm in enumerate(arms):
-        shift = (i - (len(arms) - 1) / 2) * _DODGE
+        shift = (i - (len(arms) - 1) / 2) * dodge
         own = rows[rows["arm"] == arm].to_dict("records")
-        points = [(x + shift, y(row["value"])) for x, row in zip(places, own, strict=True)]
-        path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (px, py) in enumerate(points))
-        marks = [f'<path class="line" d="{path}"/>']
+        points = [(place_of[row["budget"]] + shift, y(row["value"])) for row in own]
+        known = [point for point in points if all(map(math.isfinite, point))]
+        path = " ".join(f"{'L' if j else 'M'}{px:.1f} {py:.1f}" for j, (px, py) in enumerate(known))
+        marks = [f'<path class="line" d="{path}"/>'] if known else []
         for row, (px, py) in zip(own, points, strict=True):
             marks += [svg.bar(px, y(row["lower"]), px, y(row["upper"])), svg.marker(i, px, py)]
         parts.append(f'<g class="{svg.color(i)}">{"".join(marks)}</g>')
-        ends.append((points[-1][1], i, arm, points[-1][0]))
-    parts += _end_labels(ends, right + 26, top, bottom)
-    title = f"{mode_name(mode)}: AUROC by labelled patients"
-    return svg.document(WIDTH, bottom + 54, title, "Each point with its interval; the numbers stand in the table.", parts)
+        if known:
+            ends.append((known[-1][1], i, arm, known[-1][0]))
+    if not small:
+        parts += _end_labels(ends, right + 26, top, bottom)
+    title = f"{mode_name(mode)}: {metric.title} by labelled patients"
+    return svg.document(width, bottom + 54, title, "Each point with its interval; the numbers stand in the table.", parts)
+
+
+def named_arm(comparison: pd.DataFrame, arm: str) -> Markup:
+    """An arm's mark and name, for a cell of a table; a long name may be wrapped after its underscores."""
+    return Markup(f'<span class="arm">{legend_mark(comparison, arm)}<span>{html.breakable(arm)}</span></span>')
+
+
+def legend(comparison: pd.DataFrame) -> str:
+    """The arms' marks and names as one line of HTML, for figures that name none."""
+    arms = dict.fromkeys(comparison["arm"])
+    return f'<p class="legend">{"".join(f"<span>{legend_mark(comparison, arm)}{escape(arm)}</span>" for arm in arms)}</p>'
 
 
 def forest(comparison: pd.DataFrame, mode: str) -> str:
-    """The paired AUROC differences to the reference with their intervals, and the line of no difference."""
-    rows = comparison[(comparison["metric"] == "auroc") & (comparison["mode"] == mode)]
+    """The paired differences of the primary metric to the reference with their intervals, and the line of no difference.
+
+    Empty where there is no other arm than the reference.
+    """
+    metric = metric_of(primary_of(comparison))
+    rows = comparison[(comparison["metric"] == metric.name) & (comparison["mode"] == mode)]
     reference = rows["reference"].iloc[0]
     arms = list(dict.fromkeys(comparison["arm"]))
     others = rows[rows["arm"] != reference]
     if others.empty:
         return ""
     left, right, step, top = max(120, 32 + _name_width(arms)), WIDTH - 196, 25, 34
-    low = min(0.0, float(others[["difference", "difference_lower"]].min(axis=None)))
-    high = max(0.0, float(others[["difference", "difference_upper"]].max(axis=None)))
-    ticks = svg.ticks_for(low, high, most=6)
+    ends = others[["difference", "difference_lower", "difference_upper"]].to_numpy(float)
+    ends = ends[np.isfinite(ends)].tolist()
+    ticks = svg.ticks_for(min([0.0, *ends]), max([0.0, *ends]), most=6)
     x = svg.scale(ticks[0], ticks[-1], left, right)
 
     parts, height = [], top
@@ -89,12 +114,12 @@ def forest(comparison: pd.DataFrame, mode: str) -> str:
     grid = [svg.line(x(tick), top - 4, x(tick), height, "grid") for tick in ticks]
     grid += [svg.text(x(tick), height + 18, svg.tick_text(tick, ticks).replace("-", "−"), "tick", "middle") for tick in ticks]
     grid.append(svg.line(x(0), top - 12, x(0), height + 4, "zero"))
-    grid.append(svg.text(x(0) - 8, top - 16, f"← worse than {reference}", "label", "end"))
-    grid.append(svg.text(x(0) + 8, top - 16, "better →", "label"))
-    grid.append(svg.text((left + right) / 2, height + 40, f"AUROC minus that of {reference}, paired", "label", "middle"))
-    title = f"{mode_name(mode)}: paired AUROC differences to {reference}"
+    grid += _sides(x(0), top - 16, reference, metric)
+    below = f"{metric.title} minus that of {reference}, paired"
+    grid.append(svg.text((left + right) / 2, height + 40, below, "label", "middle"))
+    title = f"{mode_name(mode)}: paired differences of {metric.title} to {reference}"
     return svg.document(
-        WIDTH, height + 52, title, "A filled mark: the interval leaves out 0. A hollow mark: it does not.", grid + parts
+        WIDTH, height + 52, title, "A filled mark: the arms are told apart. A hollow mark: they are not.", grid + parts
     )
 
 
@@ -147,10 +172,30 @@ def _end_labels(ends: list[tuple[float, int, str, float]], x: float, top: float,
     return parts
 
 
-def _grid_y(ticks: Sequence[float], y: Callable[[float], float], left: float, right: float) -> str:
+def _sides(x: float, y: float, reference: str, metric: Metric) -> list[str]:
+    """Which side of the line of no difference is better."""
+    if metric.lower_is_better:
+        return [svg.text(x - 8, y, "← better", "label", "end"), svg.text(x + 8, y, f"worse than {reference} →", "label")]
+    return [svg.text(x - 8, y, f"← worse than {reference}", "label", "end"), svg.text(x + 8, y, "better →", "label")]
+
+
+def _scale_y(rows: pd.DataFrame, metric: Metric, top: float, bottom: float) -> tuple[list[float], Callable[[float], float]]:
+    """Ticks over every value and interval of the rows, and the map to pixels; an axis ends at the best value there is."""
+    known = rows[["value", "lower", "upper"]].to_numpy(float)
+    known = known[np.isfinite(known)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    ticks = svg.ticks_for(low, high)
+    if metric.high is not None:
+        ticks = [tick for tick in ticks if tick <= metric.high + 1e-9]
+    if len(ticks) < 2:
+        ticks = [low - 0.5, high + 0.5]
+    return ticks, svg.scale(ticks[0], max(ticks[-1], high), bottom, top)
+
+
+def _grid_y(ticks: Sequence[float], y: Callable[[float], float], left: float, right: float, metric: Metric) -> str:
     lines = [svg.line(left, y(tick), right, y(tick), "grid") for tick in ticks]
-    lines += [svg.text(left - 8, y(tick) + 4, svg.tick_text(tick, ticks), "tick", "end") for tick in ticks]
-    if ticks[0] <= 0.5 <= ticks[-1]:
-        lines.append(svg.line(left, y(0.5), right, y(0.5), "zero"))
-        lines.append(svg.text(right - 4, y(0.5) - 5, "chance", "tick", "end"))
+    lines += [svg.text(left - 8, y(tick) + 4, svg.tick_text(tick, ticks).replace("-", "−"), "tick", "end") for tick in ticks]
+    if metric.chance is not None and ticks[0] <= metric.chance <= ticks[-1]:
+        lines.append(svg.line(left, y(metric.chance), right, y(metric.chance), "zero"))
+        lines.append(svg.text(right - 4, y(metric.chance) - 5, "chance", "tick", "end"))
     return "".join(lines)

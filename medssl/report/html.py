@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
+
+_LINKED = re.compile(r'<section id="([^"]+)"><h2>(.*?)</h2>')
 
 
 class Markup(str):
@@ -35,7 +38,43 @@ def bullets(items: Iterable[str]) -> Markup:
 
 
 def section(heading: str, *parts: str, level: int = 2) -> Markup:
-    return Markup(f"<section><h{level}>{text(heading)}</h{level}>{''.join(map(text, parts))}</section>")
+    """A heading and what stands below it; one of level 2 can be linked to, see `contents`."""
+    place = f' id="{escape(_anchor(heading))}"' if level == 2 else ""
+    return Markup(f"<section{place}><h{level}>{text(heading)}</h{level}>{''.join(map(text, parts))}</section>")
+
+
+def contents(parts: Iterable[str], fewest: int = 9) -> Markup:
+    """Links to the sections of level 2 among `parts`; empty where there are fewer than `fewest`."""
+    found = [match for part in parts for match in _LINKED.findall(part)]
+    if len(found) < fewest:
+        return Markup("")
+    links = "".join(f'<li><a href="#{place}">{heading}</a></li>' for place, heading in found)
+    return Markup(f'<nav class="contents" aria-label="Contents"><h2>On this page</h2><ul>{links}</ul></nav>')
+
+
+def breakable(name: str) -> Markup:
+    """A name that may be wrapped after its underscores."""
+    return Markup(text(name).replace("_", "_<wbr>"))
+
+
+def joined(*parts: str) -> Markup:
+    """Parts one after the other; `+` and `join` would make text of markup, which is escaped."""
+    return Markup("".join(map(text, parts)))
+
+
+def panels(figures: Iterable[str], *, named: bool = False, narrow: bool = False) -> Markup:
+    """Figures side by side, as many as the window's width holds, `narrow` ones closer together.
+
+    `named`: their captions are names, and stand above them.
+    """
+    kind = "panels" + (" named" if named else "") + (" narrow" if narrow else "")
+    return Markup(f'<div class="{kind}">{"".join(map(text, figures))}</div>')
+
+
+def details(summary: str, *parts: str, shown: bool = False) -> Markup:
+    """What is shown when its summary is clicked on, without a script, and always on paper; `shown` from the start."""
+    state = " open" if shown else ""
+    return Markup(f"<details{state}><summary>{text(summary)}</summary>{''.join(map(text, parts))}</details>")
 
 
 def table(
@@ -91,6 +130,11 @@ def titled(title: str, content: Markup) -> Markup:
 def scroll(content: Markup, label: str) -> Markup:
     """A wrapper that scrolls sideways, reachable by keyboard."""
     return Markup(f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label or "table")}">{content}</div>')
+
+
+def _anchor(heading: str) -> str:
+    """'linear-probe-all-numbers': letters and digits of a heading."""
+    return "-".join(re.findall(r"[^\W_]+", heading.lower())) or "section"
 
 
 def _class(kind: str) -> str:

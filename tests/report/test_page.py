@@ -53,7 +53,7 @@ def test_the_page_is_well_formed_and_needs_nothing_from_outside(comparison, fact
     assert "<script" not in page
     assert "@import" not in page
     assert "url(" not in page
-    assert not {name for name, _ in parsed.attributes} & {"src", "href", "onload", "onclick"}
+    assert not {name for name, _ in parsed.attributes} & {"src", "onload", "onclick"}
     assert re.findall(r"https?://\S+?[\"' ]", page.replace("http://www.w3.org/2000/svg", "")) == []
 
 
@@ -63,7 +63,7 @@ def test_the_answer_stands_before_everything_else(comparison, facts):
         "Which initialisation should this task start from?",
         "Before you rely on this",
         "Linear probe: AUROC by number of labelled patients",
-        "Full fine-tuning: all numbers",
+        "All numbers",
         "Every comparison in words",
         "How it was done",
         "To repeat it",
