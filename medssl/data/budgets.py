@@ -26,7 +26,7 @@ class LabelDraw:
     seed: int
     patients: int  # linked patients count as one
     rows: np.ndarray  # positions in the manifest of every image of the budget
-    labels: np.ndarray  # 0 or 1, a row
+    labels: np.ndarray  # (n, T) float64, NaN unknown
     groups: np.ndarray  # group of each row
     divisions: list[tuple[np.ndarray, np.ndarray]]  # (fit, validation) as positions into `rows`: one, or one a fold
     cross_validated: bool
@@ -74,7 +74,7 @@ def draw_labels(
     fold = _stratified_folds(chosen, positive, parts)
     number = np.array([fold[group] for group in groups])
     divisions = [(np.flatnonzero(number != k), np.flatnonzero(number == k)) for k in range(parts if cross else 1)]
-    labels = part["label"].to_numpy(np.int64)[kept]
+    labels = part["label"].to_numpy(np.float64)[kept][:, None]
     return LabelDraw(budget_name(budget), draw, len(chosen), rows, labels, groups, divisions, cross)
 
 
