@@ -65,3 +65,10 @@ class BinaryTask(StrictModel):
     split: Annotated[PatientSplit | OfficialSplit, Field(discriminator="kind"), BeforeValidator(_patient_unless_said)] = (
         PatientSplit()
     )
+    level: Literal["image", "patient"] = Field(default="image", description="What is scored: every image, or a patient at once")
+    pooling: Literal["mean", "max"] = Field(default="mean", description="level patient: of the scores over a patient's images")
+
+    @property
+    def outputs(self) -> Outputs:
+        """One, the probability of the positive class."""
+        return Outputs(self.kind, (self.positive,))

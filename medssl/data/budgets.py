@@ -13,6 +13,7 @@ import pandas as pd
 
 from medssl.data.groups import order_groups
 from medssl.errors import DataError
+from medssl.task import BinaryTask
 
 HOLD_OUT_FROM = 100  # patients
 VALIDATION_SHARE = 0.2
@@ -40,7 +41,14 @@ def budget_name(budget: int | float | str) -> str:
 
 
 def draw_labels(
-    splits: pd.DataFrame, exact_hash: pd.Series, budget: int | float | str, seed: int, draw: int, *, folds: int
+    splits: pd.DataFrame,
+    exact_hash: pd.Series,
+    budget: int | float | str,
+    seed: int,
+    draw: int,
+    *,
+    folds: int,
+    task: BinaryTask | None = None,
 ) -> LabelDraw:
     """Draw `budget` labelled patients of the training part.
 
@@ -51,6 +59,7 @@ def draw_labels(
         seed: the study's seed.
         draw: which draw of labels, from 0.
         folds: folds of the cross-validation of a small budget; fewer where a class has fewer patients.
+        task: the splits' task.
 
     Raises:
         DataError: the pool is smaller than the budget, or a class has fewer than 2 patients in it.
