@@ -10,7 +10,7 @@ WORKERS ?= auto
 # tests/stages start before the short ones of the later folders; xdist's own order would start the files with few but long tests last.
 PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-long bench-reading bench-views bench-monitor bench-memory bench-step bench-growth bench-statistics lint format install clean
+.PHONY: demo test test-long bench-reading bench-views bench-monitor bench-memory bench-step bench-growth bench-statistics bench-grid lint format install clean
 
 # The stamp is newer than pyproject.toml once everything that it asks for is installed.
 $(VENV)/.installed: pyproject.toml
@@ -68,6 +68,10 @@ bench-growth: install
 # Bootstrap replicates and DeLong beside scikit-learn in a loop; about one minute.
 bench-statistics: install
 	$(BIN)/python benchmarks/intervals.py
+
+# What the grid of linear probes costs beside its feature passes, on kermany_cxr; about three minutes.
+bench-grid: install
+	$(BIN)/python benchmarks/grid.py
 
 format: install
 	$(BIN)/ruff format .

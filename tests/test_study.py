@@ -45,7 +45,7 @@ def test_defaults(study_file):
     [
         (
             "finetune.budgetz=[40]",
-            r"finetune\.budgetz: unknown key; did you mean 'budgets'\?; allowed: budgets, folds, full, linear, seeds",
+            r"finetune\.budgetz: unknown key; did you mean 'budgets'\?; allowed: budgets, folds, full, knn, layer_decay,",
         ),
         ("pretrain.epochs=ten", r"pretrain\.epochs: is 'ten', should be a valid integer"),
         ("pretrain.epochs=0", r"pretrain\.epochs: is 0, should be greater than or equal to 1"),
@@ -76,7 +76,7 @@ def test_defaults(study_file):
         ("store.size=32", r"store\.size is 32, below encoder\.input_size 64"),
         ("finetune.budgets=[1]", r"finetune\.budgets\.0: is 1; allowed: a number of patients \(2 or more\)"),
         ("finetune.budgets=[1.5]", r"finetune\.budgets\.0: is 1\.5; allowed"),
-        ("finetune.linear=null", r"finetune: linear and full are both null"),
+        ("finetune.linear=null", r"finetune: linear, linear_recalibrated, .*, layer_decay are all null"),
         ("version=2", r"version: is 2, this medssl reads version 1"),
         ("name=Has Blank", r"name: is 'Has Blank'; allowed: text that matches"),
         ("seed=true", r"seed: is True, should be a valid integer"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from medssl.stages.pretrain_arm import run_name
 from medssl.stages.receipt import is_made_from, write_receipt
 from medssl.stages.screen import bar, say
 from medssl.stages.workspace import Workspace
+from medssl.tracking.locks import locked
 
 BATCH = 128
 
@@ -67,8 +69,7 @@ def load_arm(work: Workspace, archive: Archive, arm: str, run: int, device: torc
         source, saw = init.source, tell_start(work, archive, arm, init).sentence
     encoder.to(device).eval()
     if work.study.encoder.batch_norm == "recalibrated":
-        rows = archive.rows(source=work.task.data, split="train")
-        recalibrate_batch_norm(encoder, _images(work, archive, rows, device))
+        recalibrate_batch_norm(encoder, _images(work, archive, _training_rows(work, archive), device))
     return ArmEncoder(arm, encoder, source, state_digest(encoder), run, saw)
 
 
@@ -91,35 +92,59 @@ class Features:
     """Frozen features of every labelled image, computed once an arm and shared by all budgets and draws."""
 
     def __init__(self, rows: np.ndarray, values: np.ndarray) -> None:
-        self._place = {int(row): place for place, row in enumerate(rows)}
-        self._values = values
+        """`rows`: rising positions in the manifest; `values`: (len(rows), D), best a memory map."""
+        self._rows, self._values = rows, values
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """(len(rows), D) features of positions in the manifest."""
-        return self._values[[self._place[int(row)] for row in rows]]
+        """(len(rows), D) features of positions in the manifest.
+
+        Raises:
+            KeyError: one of them is no labelled image.
+        """
+        place = np.minimum(np.searchsorted(self._rows, rows), len(self._rows) - 1)
+        if (self._rows[place] != rows).any():
+            raise KeyError("rows without features")
+        return self._values[place]
 
 
-def arm_features(work: Workspace, archive: Archive, arm: ArmEncoder, device: torch.device) -> Features:
-    """Read the arm's features from the work folder, or compute them."""
-    folder, rows = work.folder / "finetune" / "features" / arm.name, labelled_rows(work, archive)
-    inputs = feature_inputs(work, archive, arm)
+def arm_features(
+    work: Workspace, archive: Archive, arm: ArmEncoder, device: torch.device, *, recalibrated: bool = False
+) -> Features:
+    """Read the arm's features from the work folder, or compute them; of several processes one does, and the others wait for it.
+
+    Args:
+        recalibrated: of a copy of the encoder whose BatchNorm statistics are those of the task's training images.
+    """
+    folder = work.folder / "finetune" / "features" / arm.arm / str(arm.run) / ("recalibrated" if recalibrated else "as_is")
+    rows, inputs = labelled_rows(work, archive), feature_inputs(work, archive, arm.sha256, recalibrated=recalibrated)
     path = folder / "features.npy"
-    if is_made_from(folder, inputs) and path.exists():
-        return Features(rows, np.load(path, mmap_mode="r", allow_pickle=False))
+    with locked(folder.with_name(f".{folder.name}.lock"), timeout=math.inf):
+        if not (is_made_from(folder, inputs) and path.exists()):
+            values = _computed(work, archive, arm, rows, device, recalibrated)
+            with replacing(path) as temporary:
+                np.save(temporary, values, allow_pickle=False)
+            write_receipt(folder, inputs, shape=list(values.shape))
+            say("features", f"{arm.arm}: {values.shape[0]:,} images, {values.shape[1]:,} features each")
+    return Features(rows, np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _computed(
+    work: Workspace, archive: Archive, arm: ArmEncoder, rows: np.ndarray, device: torch.device, recalibrated: bool
+) -> np.ndarray:
+    encoder = arm.encoder
+    if recalibrated:
+        encoder = arm.copy()
+        recalibrate_batch_norm(encoder, _images(work, archive, _training_rows(work, archive), device))
     with bar(f"features {arm.arm}", len(rows)) as progress:
-        values = extract_features(arm.encoder, _images(work, archive, rows, device), advance=progress.advance)
-    with replacing(path) as temporary:
-        np.save(temporary, values, allow_pickle=False)
-    write_receipt(folder, inputs, shape=list(values.shape))
-    say("features", f"{arm.arm}: {values.shape[0]:,} images, {values.shape[1]:,} features each")
-    return Features(rows, values)
+        return extract_features(encoder, _images(work, archive, rows, device), advance=progress.advance)
 
 
-def feature_inputs(work: Workspace, archive: Archive, arm: ArmEncoder) -> dict[str, Any]:
-    """What an arm's features depend on."""
+def feature_inputs(work: Workspace, archive: Archive, sha256: str, *, recalibrated: bool = False) -> dict[str, Any]:
+    """What the features of an encoder with this digest depend on."""
     settings = work.study.encoder
     return {
-        "encoder": arm.sha256,
+        "encoder": sha256,
+        "batch_norm": "recalibrated on the training images" if recalibrated else "of the encoder",
         "data": archive.data_digest,
         "splits": archive.summary["splits"]["digest"],
         "labels": archive.summary["labels_digest"],  # decides which images are labelled
@@ -127,6 +152,10 @@ def feature_inputs(work: Workspace, archive: Archive, arm: ArmEncoder) -> dict[s
         "input_size": settings.input_size,
         "window": settings.window,
     }
+
+
+def _training_rows(work: Workspace, archive: Archive) -> np.ndarray:
+    return archive.rows(source=work.task.data, split="train")
 
 
 def _images(work: Workspace, archive: Archive, rows: np.ndarray, device: torch.device) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The grid of fine-tuning: a cell is one fit, of an arm, in a mode, on a label budget, with one draw of labels."""
+"""The grid of fine-tuning: a cell is one fit, of an arm's pretraining run, in a mode, on a label budget, with one draw of labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from medssl.data.archive import Archive
 from medssl.data.budgets import LabelDraw, budget_name, draw_labels
 from medssl.stages.workspace import Workspace
 
-MODES = ("linear", "full")
+DETERMINISTIC = ("linear", "linear_recalibrated", "knn")
+"""Modes in which nothing but the rows is drawn: a budget of the whole pool has one cell, whatever the number of draws."""
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,15 @@ class Cell:
     """One fit."""
 
     arm: str
+    run: int
     mode: str
     budget: int | float | str
     draw: int
 
     @property
     def name(self) -> str:
-        """`imagenet/linear/40/0`: also its folder below finetune/cells. `10%` is written 10pct."""
-        return f"{self.arm}/{self.mode}/{budget_name(self.budget).replace('%', 'pct')}/{self.draw}"
+        """`imagenet/0/linear/40/0`: also its folder below finetune/cells. `10%` is written 10pct."""
+        return f"{self.arm}/{self.run}/{self.mode}/{budget_name(self.budget).replace('%', 'pct')}/{self.draw}"
 
     def folder(self, work: Workspace) -> Path:
         """Where its head, validation predictions and receipt are."""
@@ -33,15 +35,19 @@ class Cell:
 
 def grid(work: Workspace, arms: list[str]) -> list[Cell]:
     """Every cell of the study for `arms`, arm by arm."""
-    settings = work.study.finetune
-    cells = []
+    settings, cells = work.study.finetune, []
     for arm in arms:
-        for mode in MODES:
-            own = getattr(settings, mode)
-            if own is not None:
-                budgets, seeds = own.budgets or settings.budgets, own.seeds or settings.seeds
-                cells += [Cell(arm, mode, budget, draw) for budget in budgets for draw in range(seeds)]
+        for run in _runs(work, arm):
+            for mode, own in settings.modes().items():
+                for budget in own.budgets or settings.budgets:
+                    one = mode in DETERMINISTIC and budget_name(budget) == "all"
+                    cells += [Cell(arm, run, mode, budget, draw) for draw in range(1 if one else own.seeds or settings.seeds)]
     return cells
+
+
+def _runs(work: Workspace, arm: str) -> range:
+    """The pretraining runs of an arm; an arm without pretraining has one."""
+    return range(1)
 
 
 class Draws:

@@ -7,7 +7,8 @@ import torch
 from medssl.augment.evaluate import eval_view
 from medssl.data.archive import Archive
 from medssl.data.budgets import LabelDraw, draw_labels
-from medssl.evaluation.linear_probe import fit_linear_probe
+from medssl.evaluation.linear_probe import fit_linear
+from medssl.evaluation.primary import primary_metric
 from medssl.files import digest_of
 from medssl.methods import Method
 from medssl.models.features import extract_features
@@ -21,8 +22,7 @@ class SmallestBudget:
         """Raises: StudyError: the study has no task; DataError: see `draw_labels`."""
         _ = work.task
         finetune = work.study.finetune
-        modes = [mode for mode in (finetune.linear, finetune.full) if mode is not None]
-        budgets = [budget for mode in modes for budget in mode.budgets or finetune.budgets]
+        budgets = [budget for mode in finetune.modes().values() for budget in mode.budgets or finetune.budgets]
         draws = [
             draw_labels(
                 archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds, task=work.task
@@ -42,4 +42,6 @@ class SmallestBudget:
         size = self._work.study.encoder.input_size
         features = extract_features(method.encoder, (eval_view(batch.to(device), size) for batch in source.batches(128)))
         linear = self._work.study.finetune.linear
-        return fit_linear_probe(features, self._draw, linear.regularization if linear else [1.0]).validation_auroc
+        outputs = self._work.task.outputs
+        fit = fit_linear(features, self._draw, outputs, linear.regularization if linear else [1.0])
+        return primary_metric(fit.validation_scores, self._draw.labels, outputs)

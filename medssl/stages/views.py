@@ -14,6 +14,7 @@ from medssl.data.pairs import related_images
 from medssl.data.volumes import VolumeSource
 from medssl.errors import DataError, StudyError
 from medssl.files import write_atomic
+from medssl.finetuning import NETWORK_MODES
 from medssl.report.archive_sample import draw, is_flagged
 from medssl.report.pairs_sheet import pairs_sheet
 from medssl.report.views_sheet import views_sheet
@@ -36,8 +37,8 @@ def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: st
     Args:
         images: rows of the sheet, spread over data sets, vendors and patients.
         count: views of each image.
-        of: `pretrain` (pretrain.views), `finetune` (finetune.full.views), or `pairs` (the cards' positive_pairs): then
-            `count` epochs are drawn instead of views.
+        of: `pretrain` (pretrain.views), `finetune` (of the first mode that trains weights, such as finetune.full.views), or `pairs`
+            (the cards' positive_pairs): then `count` epochs are drawn instead of views.
 
     Raises:
         StudyError: there is no such step, or the study does not fine-tune all weights.
@@ -47,13 +48,15 @@ def views(work: Workspace, out: Path, *, images: int = 6, count: int = 5, of: st
         raise StudyError(f"--of {of}: allowed: {', '.join(STEPS)}")
     if of == "pairs":
         return _pairs(work, out, images, count)
-    if of == "finetune" and work.study.finetune.full is None:
-        raise StudyError(f"{work.study_file}: finetune.full: is null, so there are no views of fine-tuning")
+    if of == "finetune" and _network_mode(work) is None:
+        raise StudyError(
+            f"{work.study_file}: finetune.{', finetune.'.join(NETWORK_MODES)}: are null, so there are no views of fine-tuning"
+        )
     check_components(work.study)
     archive = index(work)
     settings = chosen_settings(work, of)
     rows = archive.rows(pretrain=True, source=sorted(work.study.pretrain.sources or work.study.data))
-    check_fit(archive, rows, settings, of)
+    check_fit(archive, rows, settings, "pretrain.views" if of == "pretrain" else f"finetune.{_network_mode(work)}.views")
     chosen = _drawn(work, archive, rows, images)
     sheet = _sheet(work, archive, chosen, settings, count)
     _write(work, out, of, sheet, archive.manifest.iloc[chosen], {"views": settings.model_dump(mode="json", exclude_none=True)})
@@ -106,11 +109,21 @@ SHEET_FROM = 50_000
 def chosen_settings(work: Workspace, of: str) -> ViewSettings:
     """The checked settings of the views of a step."""
     if of == "finetune":
-        return policy_settings(work.study.finetune.full.views, "finetune.full.views")
+        return finetune_views(work, _network_mode(work))
     return policy_settings(work.study.pretrain.views)
 
 
-def check_fit(archive: Archive, rows: np.ndarray, settings: ViewSettings, of: str = "pretrain") -> None:
+def finetune_views(work: Workspace, mode: str) -> ViewSettings:
+    """The checked settings of the views of a mode of fine-tuning that trains weights."""
+    return policy_settings(getattr(work.study.finetune, mode).views, f"finetune.{mode}.views")
+
+
+def _network_mode(work: Workspace) -> str | None:
+    """The first mode that trains weights, or None."""
+    return next((mode for mode in work.study.finetune.modes() if mode in NETWORK_MODES), None)
+
+
+def check_fit(archive: Archive, rows: np.ndarray, settings: ViewSettings, where: str = "pretrain.views") -> None:
     """Refuse views that are not for these images.
 
     Raises:
@@ -120,7 +133,6 @@ def check_fit(archive: Archive, rows: np.ndarray, settings: ViewSettings, of: st
         raise DataError("views: there are no images that pretraining may see; see `medssl index --report`")
     policy = POLICIES[settings.policy]
     part = archive.manifest[["source", "kind", "modality", "channels", "spacing_row", "spacing_column"]].iloc[rows]
-    where = {"pretrain": "pretrain.views", "finetune": "finetune.full.views"}[of]
     volumes = (part["kind"] == "volume").to_numpy()
     if volumes.any() and policy.dims == 2:
         name = part["source"].iloc[volumes.argmax()]

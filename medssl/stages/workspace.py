@@ -18,6 +18,7 @@ from medssl.data.card import Card, find_card, read_card
 from medssl.data.private import Secret, make_private, open_secret
 from medssl.errors import StoreError, StudyError, TrackingError
 from medssl.files import write_atomic
+from medssl.finetuning import NETWORK_MODES
 from medssl.stages.screen import warn
 from medssl.stages.task_check import check_task, resolved
 from medssl.strict import near_miss
@@ -200,8 +201,9 @@ def check_components(study: Study) -> None:
     plan_of(study)
     policy_settings(study.pretrain.views)
     policy_settings(merged(study.pretrain.views, study.pretrain.second_view), "pretrain.second_view")
-    if study.finetune.full:
-        policy_settings(study.finetune.full.views, "finetune.full.views")
+    for mode, settings in study.finetune.modes().items():
+        if mode in NETWORK_MODES:
+            policy_settings(settings.views, f"finetune.{mode}.views")
     backbone = build_backbone(study.encoder.backbone, study.encoder.stem, study.encoder.group_norm)
     if study.encoder.input_size < backbone.min_input_size:
         raise StudyError(

@@ -9,8 +9,8 @@ from medssl.data.store import ShardWriter, Store, place, write_store
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory) -> PixelSource:
-    """22 grey images of noise, 16 px."""
+def images(tmp_path_factory) -> tuple[Store, pd.DataFrame]:
+    """The store and the manifest of 22 grey images of noise, 16 px."""
     folder, rng = tmp_path_factory.mktemp("store"), np.random.default_rng(0)
     writer, rows = ShardWriter(folder, "images"), []
     for _ in range(22):
@@ -20,4 +20,10 @@ def source(tmp_path_factory) -> PixelSource:
     write_store(folder, folder, 16, writer.close(), {})
     columns = ["store_shard", "store_row", "store_slope", "store_intercept", "box_y0", "box_x0", "box_y1", "box_x1", "inverted"]
     columns += ["window_center", "window_width", "window_function", "full_low", "full_high", "p00_5", "p99_5"]
-    return PixelSource(Store(folder), pd.DataFrame(rows, columns=columns), np.arange(22), "auto")
+    return Store(folder), pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture(scope="session")
+def source(images) -> PixelSource:
+    """All 22 of them."""
+    return PixelSource(*images, np.arange(22), "auto")

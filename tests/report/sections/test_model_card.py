@@ -86,7 +86,7 @@ def test_the_encoders_card_adds_how_it_was_made(shown, facts_for):
             "weights_sha256": "0" * 64,
         }
     )
-    table, extras = shown()
+    table, _ = shown()
     card = model_card("in_domain", facts_for("binary"), table, encoder=encoder)
     for expected in (
         "medssl 9.8",
