@@ -67,9 +67,9 @@ def index(
     """Raw files to manifest, rejects, splits and pixel store."""
     from medssl.stages.index import index as stage
     from medssl.stages.index import index_part
-    from medssl.stages.sources import How, shard_of
+    from medssl.stages.sources import ExecutionHow, part_of
 
-    work, how = _open(config, sets), How(workers, scheduler, shard_of(shard, fresh=fresh))
+    work, how = _open(config, sets), ExecutionHow(workers, scheduler, part_of(shard, fresh=fresh))
     archive = index_part(work, how) if how.shard else stage(work, fresh=fresh, look=True, how=how)
     if report and archive is not None:
         from medssl.stages.archive_report import archive_report

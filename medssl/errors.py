@@ -37,6 +37,10 @@ class LaunchError(UserError):
     """The processes of a run do not find each other, or one of them has died."""
 
 
+class GridError(UserError):
+    """Some cells of a grid have failed, or those who do the work cannot be reached. What is finished is kept."""
+
+
 class CapacityError(UserError):
     """A step needs more memory than there is."""
 

@@ -1,7 +1,6 @@
 """Work on many items in child processes that may die or hang: each costs the one item that it was on, by name.
 
-Children are started as `python -m medssl.data.pool_child` and spoken to over a socket, not by multiprocessing: a program
-that has no `__main__` guard, or is itself a daemonic worker (as dask's are), can then have them too.
+Children are started as `python -m medssl.data.pool_child` and spoken to over a socket; see `medssl.children`.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from medssl.children import end_child, start_child
 from medssl.data.formats.items import Item, Reject
 from medssl.errors import DataError
 
@@ -70,7 +68,7 @@ class Pool:
     def close(self) -> None:
         """End the children."""
         for child in self._children:
-            _end(child)
+            end_child(child.process, child.connection)
         self._children.clear()
 
     def map(self, chunks: Iterator[list[Item]] | list[list[Item]], *, ahead: int | None = None) -> Iterator[list[Answer]]:
@@ -151,7 +149,7 @@ class Pool:
 
     def _replace(self, child: _Child, done: dict[int, list[Answer]], reason: str) -> None:
         """Name the item that a child was on, and let another child do the rest of its chunk."""
-        _end(child)
+        end_child(child.process, child.connection)
         self._children.remove(child)
         if not child.ready:
             raise DataError(
@@ -168,27 +166,11 @@ class Pool:
             self._send(other)
 
     def _start(self) -> _Child:
-        ours, theirs = socket.socketpair()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "medssl.data.pool_child", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=_MALLOC | os.environ,
-            stdin=subprocess.DEVNULL,
-        )
-        theirs.close()
-        child = _Child(process, Connection(ours.detach()), since=time.monotonic())
-        with contextlib.suppress(OSError):
-            child.connection.send(list(sys.path))
-            child.connection.send_bytes(self._task)
+        process, connection = start_child("medssl.data.pool_child", self._task, _MALLOC | os.environ)
+        child = _Child(process, connection, since=time.monotonic())
         self._children.append(child)
         return child
 
 
 def _held(done: dict[int, list[Answer]]) -> int:
     return sum(len(results) for answers in done.values() for _, results in answers)
-
-
-def _end(child: _Child) -> None:
-    child.connection.close()
-    child.process.kill()  # it holds nothing that must be saved
-    child.process.wait()

@@ -22,10 +22,11 @@ from medssl.data.rows import RowBuilder
 from medssl.data.store import Store
 from medssl.errors import StoreError
 from medssl.files import digest_of, write_json
+from medssl.grid.how import ExecutionHow
 from medssl.stages.receipt import is_made_from, read_receipt, write_receipt
 from medssl.stages.record import log_record
 from medssl.stages.screen import say, warn
-from medssl.stages.sources import How, Source, read_missing
+from medssl.stages.sources import Source, read_missing
 from medssl.stages.split_tables import split_inputs, task_of, tell_splits, write_splits
 from medssl.stages.tracked import track_data
 from medssl.stages.workspace import Workspace
@@ -36,7 +37,7 @@ LOOKED_AT = 20_000
 """So many files are looked at by every command, in about a second; more by `medssl index` alone."""
 
 
-def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: How = How()) -> Archive:
+def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: ExecutionHow = ExecutionHow()) -> Archive:
     """Make the archive and the splits of a study where they are not there yet, or not from today's files and settings.
 
     What has been read once is kept in the journal: only new and changed files are read. Within one command the files are
@@ -103,7 +104,9 @@ def _no_other(work: Workspace) -> Iterator[None]:
         yield
 
 
-def _remake(work: Workspace, sources: list[Source], archive: Path, inputs: dict[str, Any], how: How, *, fresh: bool) -> None:
+def _remake(
+    work: Workspace, sources: list[Source], archive: Path, inputs: dict[str, Any], how: ExecutionHow, *, fresh: bool
+) -> None:
     journal = Journal(work.private, work.folder / "pixels")
     if fresh:
         journal.restart()
@@ -115,7 +118,7 @@ def _remake(work: Workspace, sources: list[Source], archive: Path, inputs: dict[
         track_data(work, log, summary, sorted(work.study.data), "index")
 
 
-def index_part(work: Workspace, how: How) -> Archive | None:
+def index_part(work: Workspace, how: ExecutionHow) -> Archive | None:
     """Read one of `how.shard`'s parts of the archive; the process that finds all parts read makes the archive.
 
     Returns:
@@ -174,9 +177,9 @@ def _trusted(archive: Path, settings: dict[str, Any]) -> str | None:
     return f"as indexed on {made} UTC from {files:,} files; `medssl index` finds what has changed among them since"
 
 
-def _read(work: Workspace, sources: list[Source], journal: Journal, how: How) -> None:
+def _read(work: Workspace, sources: list[Source], journal: Journal, how: ExecutionHow) -> None:
     """Read what the journal does not have, a data set after another."""
-    how = How(how.workers or work.study.store.workers, how.scheduler, how.shard)
+    how = ExecutionHow(how.workers or work.study.store.workers, how.scheduler, how.shard)
     limit = work.study.store.time_limit
     for source in sources:
         if source.scans:
@@ -186,9 +189,9 @@ def _read(work: Workspace, sources: list[Source], journal: Journal, how: How) ->
         read_missing(source, source.items, source.keys(source.items), journal, how, limit)
 
 
-def _alone(how: How) -> How:
+def _alone(how: ExecutionHow) -> ExecutionHow:
     """Slices of a series may lie anywhere, so every process of --shard needs all headers; the journal shares them."""
-    return How(how.workers, how.scheduler)
+    return ExecutionHow(how.workers, how.scheduler)
 
 
 def _make_archive(

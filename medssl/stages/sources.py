@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from medssl.data.reading import ReadTask, ScanTask, read_archive
 from medssl.data.values import ValueReader, sources_of, tags_of
 from medssl.errors import DataError, StudyError
 from medssl.files import digest_of
+from medssl.grid.how import ExecutionHow, shard_of
 from medssl.stages.screen import bar, say
 from medssl.stages.workspace import Workspace
 
@@ -31,32 +30,18 @@ READING = 2
 """Version of what the readers make of a file: one more when any of them would make something else of the same file."""
 
 
-@dataclass(frozen=True)
-class How:
-    """Who reads: children of this process, the workers of a dask cluster, or one of several processes that share the work."""
-
-    workers: int | None = None
-    scheduler: str | None = None
-    shard: tuple[int, int] | None = None  # k of n, k from 1
-
-
-def shard_of(text: str | None, *, fresh: bool = False) -> tuple[int, int] | None:
-    """(k, n) of `k/n`.
+def part_of(text: str | None, *, fresh: bool) -> tuple[int, int] | None:
+    """(k, n) of `--shard k/n`.
 
     Raises:
-        StudyError: it is not of that form, k is not from 1 to n, or everything is to be read again besides (`fresh`).
+        StudyError: it is not of that form, or everything is to be read again besides.
     """
-    if text is None:
-        return None
-    if fresh:
+    if text is not None and fresh:
         raise StudyError(
             "--shard and --fresh: each process would throw away what the others have read; remove the work folder instead, but for "
             "private/secret, and leave out --fresh"
         )
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise StudyError(f"--shard {text}: is not of the form k/n with k from 1 to n, such as 3/16")
-    return int(match[1]), int(match[2])
+    return shard_of(text)
 
 
 class Source:
@@ -157,7 +142,14 @@ class Source:
 
 
 def read_missing(
-    source: Source, items: list[Item], keys: np.ndarray, journal: Journal, how: How, limit: float, *, headers: bool = False
+    source: Source,
+    items: list[Item],
+    keys: np.ndarray,
+    journal: Journal,
+    how: ExecutionHow,
+    limit: float,
+    *,
+    headers: bool = False,
 ) -> None:
     """Read the items that the journal does not have (their headers alone, if asked for), and add what comes of them.
 
@@ -189,7 +181,7 @@ def read_missing(
             progress.reach(at)
 
 
-def _reading(task: Task, items: list[Item], how: How, settings: dict[str, Any]) -> Iterator[list[Answer]]:
+def _reading(task: Task, items: list[Item], how: ExecutionHow, settings: dict[str, Any]) -> Iterator[list[Answer]]:
     if how.scheduler is None:
         return read_archive(task, items, how.workers, **settings)
     from medssl.data.cluster import read_on_cluster

@@ -13,10 +13,10 @@ if hasattr(signal, "SIGUSR1"):  # what `#SBATCH --signal=USR1@120` sends; Window
 
 
 class Stopped(Exception):  # noqa: N818 - no error: the user asked for it
-    """The run was asked to stop, has written a checkpoint, and goes on from there with the same command."""
+    """The run was asked to stop, has kept what it had done, and goes on from there with the same command."""
 
-    def __init__(self, signum: int, step: int, total: int) -> None:
-        super().__init__(f"stopped after step {step} of {total}; the same command goes on from there")
+    def __init__(self, signum: int, step: int, total: int, unit: str = "step") -> None:
+        super().__init__(f"stopped after {unit} {step} of {total}; the same command goes on from there")
         self.signum = signum
 
 

@@ -1,0 +1,81 @@
+"""Which job comes next for whom."""
+
+from __future__ import annotations
+
+from medssl.grid import Job
+from medssl.grid.board import Board
+from medssl.grid.job import Outcome
+
+
+def board_of(*jobs, done=None, told=None):
+    return Board(
+        [Job(key, cost, group=group) for key, cost, group in jobs],
+        (done if done is not None else {}).__setitem__,
+        (told if told is not None else []).append,
+    )
+
+
+def finish(board, worker):
+    job = board.take(worker)
+    board.note(worker, Outcome("done"))
+    return job.key
+
+
+def test_a_worker_stays_with_its_group_and_takes_the_longest_first():
+    board = board_of(("a1", 1, "a"), ("b1", 2, "b"), ("a2", 3, "a"), ("b2", 9, "b"))
+    assert [finish(board, 0) for _ in range(4)] == ["b2", "b1", "a2", "a1"]
+    assert board.open == 0
+
+
+def test_each_worker_opens_a_group_of_its_own_while_there_is_one():
+    board = board_of(("a1", 9, "a"), ("a2", 9, "a"), ("a3", 9, "a"), ("b1", 1, "b"), ("c1", 2, "c"))
+    assert [board.take(worker).key for worker in range(3)] == ["a1", "c1", "b1"]
+    board.note(1, Outcome("done"))
+    assert board.take(1).key == "a2", "its own group is used up: it helps another"
+
+
+def test_help_goes_where_the_most_is_left_for_each():
+    board = board_of(*((f"a{n}", 5, "a") for n in range(3)), *((f"b{n}", 3, "b") for n in range(3)), ("c", 1, "c"))
+    assert [board.take(worker).key for worker in range(3)] == ["a0", "b0", "c"]
+    board.note(2, Outcome("done"))
+    assert board.take(2).key == "a1", "10 left of one worker against 6"
+    board.note(2, Outcome("done"))
+    assert board.take(2).key == "a2", "it stays"
+
+
+def test_a_process_that_dies_twice_over_a_job_makes_it_a_failure_and_the_job_comes_last():
+    told = []
+    board = board_of(("a", 9, ""), ("b", 1, ""), told=told)
+    assert board.take(0).key == "a"
+    board.note(0, Outcome("died", error="its process died (signal 9)"))
+    assert told == ["a: its process died (signal 9); it is tried once more"]
+    assert finish(board, 0) == "b"
+    assert board.take(0).key == "a"
+    board.note(0, Outcome("died", error="its process died (signal 9)"))
+    assert board.open == 0
+    assert [(failure.key, failure.error) for failure in board.summary.failures] == [("a", "its process died (signal 9)")]
+
+
+def test_a_job_that_another_command_is_at_is_put_off(monkeypatch):
+    monkeypatch.setattr("medssl.grid.board.WAIT", 0.0)
+    told, done = [], {}
+    board = board_of(("a", 9, ""), ("b", 1, ""), told=told, done=done)
+    board.take(0)
+    board.note(0, Outcome("busy"))
+    assert not told, "there is other work"
+    assert finish(board, 0) == "b"
+    assert board.take(0).key == "a"
+    board.note(0, Outcome("busy"))
+    assert told == ["another command is at 1 of what is left; waiting for it"]
+    board.take(0)
+    board.note(0, Outcome("taken"))
+    assert (board.summary.done, board.summary.taken, board.open) == (1, 1, 0)
+    assert done == {"b": None, "a": None}
+
+
+def test_nothing_is_handed_out_before_the_wait_is_over():
+    board = board_of(("a", 9, ""))
+    board.take(0)
+    board.note(0, Outcome("busy"))
+    assert board.take(0) is None
+    assert board.open == 1
