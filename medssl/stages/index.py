@@ -66,7 +66,9 @@ def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: Exec
     return work.archive
 
 
-def make_archive(work: Workspace, *, fresh: bool = False, look: bool = False, how: How = How()) -> tuple[str | None, bool]:
+def make_archive(
+    work: Workspace, *, fresh: bool = False, look: bool = False, how: ExecutionHow = ExecutionHow()
+) -> tuple[str | None, bool]:
     """Make the archive alone, without its splits, where it is not there yet or not from today's files and settings; see `index`.
 
     Returns:

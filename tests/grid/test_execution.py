@@ -88,7 +88,7 @@ def test_a_slow_job_holds_up_no_other(jobs, context):
     )
     assert len({pid for _, pid in order}) == 2
     slow = dict(order)["slow"]
-    assert [key for key, pid in order if pid == slow][0] == "slow", "the longest began first"
+    assert next(key for key, pid in order if pid == slow) == "slow", "the longest began first"
 
 
 def test_jobs_of_a_group_go_to_the_same_process(jobs, context):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medssl.errors import StudyError
-from medssl.grid import Job, share_of, shard_of, shares_of
+from medssl.grid import Job, shard_of, share_of, shares_of
 
 costs = st.lists(st.floats(0.01, 1e4), max_size=60)
 
