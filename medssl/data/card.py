@@ -16,6 +16,8 @@ from medssl.strict import Name, StrictModel, check, near_miss, read_yaml
 
 VERSION = 1
 DATA_VARIABLE = "MEDSSL_DATA"
+SUBGROUPS = ("sex", "age", "vendor", "view", "laterality", "modality", "study_year")
+"""Columns of the manifest that divide results; a card's targets do so besides."""
 
 
 class ValueSource(StrictModel):
@@ -142,6 +144,10 @@ class Card(StrictModel):
         default_factory=list,
         description="Which images are related, in order of preference; an image without any has a second view of itself",
     )
+    subgroups: list[Name] = Field(
+        default_factory=list,
+        description="What results are divided by: sex, age (in bands), vendor, view and the like, or a target of this card",
+    )
     known_faults: list[str] = Field(default_factory=list)
 
     @field_validator("positive_pairs", mode="before")
@@ -151,6 +157,16 @@ class Card(StrictModel):
         if words:
             raise ValueError(f"{words[0]!r} is a word, not a block such as {{kind: same_patient}}")
         return value
+
+    @model_validator(mode="after")
+    def _subgroups_are_known(self) -> Card:
+        for name in self.subgroups:
+            known = [*SUBGROUPS, *self.targets]
+            if name not in known:
+                raise ValueError(f"subgroups: '{name}'{near_miss(name, known)}; allowed: {', '.join(known)}")
+        if len(set(self.subgroups)) != len(self.subgroups):
+            raise ValueError("subgroups names one twice")
+        return self
 
     @model_validator(mode="after")
     def _tiles_are_raster(self) -> Card:

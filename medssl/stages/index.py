@@ -35,6 +35,8 @@ from medssl.tracking.locks import locked
 
 LOOKED_AT = 20_000
 """So many files are looked at by every command, in about a second; more by `medssl index` alone."""
+ONLY_SHOWN = {"subgroups"}
+"""Fields of a card that change no archive."""
 
 
 def index(work: Workspace, *, fresh: bool = False, look: bool = False, how: ExecutionHow = ExecutionHow()) -> Archive:
@@ -157,7 +159,7 @@ def _settings(work: Workspace, sources: list[Source]) -> dict[str, Any]:
         "format": [tables.VERSION, medssl.__version__],
         "store_size": work.study.store_size,
         "secret": work.secret.fingerprint,
-        "cards": {source.name: source.card.model_dump(mode="json") for source in sources},
+        "cards": {source.name: source.card.model_dump(mode="json", exclude=ONLY_SHOWN) for source in sources},
         "settings": {source.name: source.settings() for source in sources},
     }
 
