@@ -125,7 +125,7 @@ class PixelSource:
 
     def __init__(self, store: Store, manifest: pd.DataFrame, rows: np.ndarray, window_rule: str) -> None:
         """`rows`: positions of images in the manifest, in the order by which `batch` addresses them."""
-        self.store, self.rows = store, np.asarray(rows, np.int64)
+        self.store, self.rows = store, np.array(rows, np.int64)  # a copy: torch wants to be able to write
         part = manifest[[name for name in SHOWING if name in manifest]].iloc[self.rows]
         self.channels = int(part["channels"].max()) if "channels" in part and len(part) else 1
         windows = choose_windows(part, window_rule)

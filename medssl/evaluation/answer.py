@@ -44,15 +44,17 @@ def _over_budgets(rows: pd.DataFrame, pretrained: Collection[str], unconverged: 
             clauses.append((kind, [row]))
     parts, validation = [], ", validation included"
     for kind, block in clauses:
-        labels = list_of([_labels(row) for row in block])
+        labels = _labels(block)
         if kind in ("better", "worse"):
             gap, low, high = by(block[0])
-            named = f"{arm} {'beats' if kind == 'better' else 'loses to'} {reference}" if not parts else _again(kind)
+            named = (
+                f"{arm} {'beats' if kind == 'better' else 'loses to'} {reference}" if not parts else _again(kind, arm, parts[-1])
+            )
             parts.append(f"{named} by {gap} {title(name)} ({low} to {high}{lower_is_better(name)}) with {labels}{validation}")
         else:
             them = f"{arm} and {reference}" if not parts else "them"
             cannot = f"the data cannot tell {them} apart" if kind == "unclear" else f"the test set is too small to compare {them}"
-            parts.append(f"with {labels}{validation} {cannot}")
+            parts.append(f"with {labels}{validation}{',' if validation else ''} {cannot}")
         validation = ""
     text = "; ".join(parts)
     text = text if text.startswith(arm) else text[0].upper() + text[1:]
@@ -63,16 +65,21 @@ def _over_budgets(rows: pd.DataFrame, pretrained: Collection[str], unconverged: 
     return text + "."
 
 
-def _again(kind: str) -> str:
-    return "it wins" if kind == "better" else "it loses"
+def _again(kind: str, arm: str, before: str) -> str:
+    # `it` is the arm only where the clause before began with it.
+    subject = "it" if before.startswith((f"{arm} ", "it ")) else arm
+    return f"{subject} {'wins' if kind == 'better' else 'loses'}"
 
 
 def _of(arms: list[str], arm: str) -> str:
     return "" if arms == [arm] else f" of {list_of(arms)}"
 
 
-def _labels(row: dict) -> str:
-    return "all labels" if row["budget"] == "all" else f"{row['budget_patients']} labelled patients"
+def _labels(block: list[dict]) -> str:
+    """'47 labelled patients', '20, 40 and 60 labelled patients and with all labels'."""
+    counts = [f"{row['budget_patients']}" for row in block if row["budget"] != "all"]
+    parts = [f"{list_of(counts)} labelled patients"] if counts else []
+    return " and with ".join(parts + ["all labels"] * (len(counts) < len(block)))
 
 
 def answer(comparison: pd.DataFrame) -> dict[str, list[str]]:
@@ -141,13 +148,20 @@ def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = (), unconve
         )
     if late := [arm for arm in arms if arm in unconverged]:
         result.append(f"{list_of(late)}: pretraining not converged. A longer pretraining may come out otherwise.")
-    draws = sorted(set(rows["n_seeds"]))
-    if draws[0] == 1:
-        result.append("One label draw: the intervals leave out the luck of which patients were labelled.")
-    elif draws[0] < max(BY_DRAWS):
+    return result + _draws(rows[rows["budget"] != "all"])
+
+
+def _draws(rows: pd.DataFrame) -> list[str]:
+    """What few label draws mean, of rows in which labels were drawn at all."""
+    result = []
+    if len(once := list(dict.fromkeys(rows.loc[rows["n_seeds"] == 1, "mode"]))):
+        where = "" if (rows["n_seeds"] == 1).all() else f" in {list_of([mode_name(mode) for mode in once])}"
+        result.append(f"One label draw{where}: the intervals leave out the luck of which patients were labelled.")
+    several = rows.loc[rows["n_seeds"] > 1, "n_seeds"]
+    if len(several) and (fewest := int(several.min())) < max(BY_DRAWS):
         result.append(
-            f"{draws[0]} label draws: how much the result depends on which patients were labelled is only roughly known. "
-            + _found(BY_DRAWS, draws[0], "label draws")
+            f"{fewest} label draws: how much the result depends on which patients were labelled is only roughly known. "
+            + _found(BY_DRAWS, fewest, "label draws")
         )
     return result
 

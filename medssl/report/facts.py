@@ -63,7 +63,11 @@ class Facts:
     kind: str = "binary"  # of the task: one of medssl.task.KINDS
     names: Sequence[str] = ()  # of the outputs: classes or targets; empty: the positive class, or the target
     test_reads: int = 1  # how often the test labels were scored
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what must be known before the numbers are relied on
+    about_arms: Sequence[
+        str
+    ] = ()  # what else is known of them: what their weights have seen, why a pretraining counts as finished
+    about_fitting: Sequence[str] = ()  # what else holds for every cell: how rates were chosen
 
     def __post_init__(self) -> None:
         drawn = {arm.collapse_figure for arm in self.arms}

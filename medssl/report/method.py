@@ -60,6 +60,8 @@ def _arms(facts: Facts) -> Markup:
     parts = [html.table("Arms", headings, rows, numbers=range(3, 7))]
     if facts.pretrained:
         parts.append(html.paragraph(note, "note"))
+    if facts.about_arms:
+        parts.append(html.bullets(facts.about_arms))
     for arm in facts.arms:
         said = [text for text in (arm.verdict, arm.pairs) if text]
         if said:
@@ -88,7 +90,7 @@ def _arm(arm: ArmFacts) -> tuple[str, ...]:
 
 def _budget(facts: Facts) -> Markup:
     scored = f"The test labels were scored {times(facts.test_reads)}."
-    return html.section("Label budget", *(html.paragraph(text) for text in (*BUDGET, scored)), level=3)
+    return html.section("Label budget", *(html.paragraph(text) for text in (*BUDGET, *facts.about_fitting, scored)), level=3)
 
 
 def _intervals(comparison: pd.DataFrame) -> Markup:

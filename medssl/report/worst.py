@@ -126,8 +126,9 @@ def local_page(study: str, worst: Sequence[WorstImage]) -> str:
 
 _INTRODUCTION = (
     "What each arm was most sure of and wrong about, its scores averaged over the label draws. Beside each image where the evidence "
-    "for what was said lies (Grad-CAM, 1610.02391): the brighter, the more. Such a map shows where, not why. Images that may "
-    "show text or a face are left out. medssl locate KEY finds an image on the machine that indexed it."
+    "for what was said lies (Grad-CAM, 1610.02391): the brighter, the more. Such a map shows where, not why, and is as coarse as "
+    "the network's last layer (2 x 2 points at an input of 64 px). Images that may show text or a face are left out. medssl locate KEY "
+    "finds an image on the machine that indexed it."
 )
 
 

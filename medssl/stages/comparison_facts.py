@@ -25,7 +25,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "scikit-learn", "mlflow", "pydicom"
 def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
     """What the report says about how the comparison was made: from the work folder alone, no path and no identifier."""
     study, task, encoder = work.study, work.task, work.study.encoder
-    parts = archive.summary["splits"]["parts"]
+    parts, saw = archive.summary["splits"]["parts"], _saw(work, archive, arms)
     names = {"train": "training pool", "removed": "removed from training"}
     splits = [
         SplitFacts(names.get(name, name), part["labelled_patients"], part["labelled_images"], part["positive_images"])
@@ -62,14 +62,9 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
         },
         test_reads=max(read_json(work.folder / "evaluate" / READS).values()),
         unconverged=[name for name in arms if _unconverged(work, name)],
-        notes=[
-            *_leaks(archive),
-            *_chosen_by(work),
-            *_convergence(work, arms),
-            *_saw(work, archive, arms),
-            *_fitting(work),
-            *_notes(work, archive),
-        ],
+        notes=[*_leaks(archive), *_may_have_seen(saw), *_chosen_by(work), *_notes(work, archive)],
+        about_arms=[*_convergence(work, arms), *(f"{name}: {text}." for name, (text, _) in saw.items())],
+        about_fitting=_fitting(work),
     )
 
 
@@ -129,18 +124,21 @@ def _convergence(work: Workspace, arms: list[str]) -> list[str]:
     return said
 
 
-def _saw(work: Workspace, archive: Archive, arms: list[str]) -> list[str]:
-    """Whether the weights that each arm begins with may have seen the test patients."""
-    said = {}
+def _saw(work: Workspace, archive: Archive, arms: list[str]) -> dict[str, tuple[str, bool]]:
+    """What the weights that each arm begins with have seen, and whether the test patients may be among it."""
+    found = {}
     for name in arms:
         if work.study.arms[name].method:
-            said[name] = pretrain_facts(work, name)["init_saw_sentence"]
+            facts = pretrain_facts(work, name)
+            found[name] = facts["init_saw_sentence"], facts["init_saw"] in ("not_checked", "unknown")
         else:
-            said[name] = tell_start(work, archive, name, initial_encoder(work, name)[1]).sentence
-    return [
-        f"{name} starts from {sentence}." if sentence.startswith(("random", "the library")) else f"{name}: {sentence}."
-        for name, sentence in said.items()
-    ]
+            known = tell_start(work, archive, name, initial_encoder(work, name)[1])
+            found[name] = known.sentence, known.is_doubtful
+    return found
+
+
+def _may_have_seen(saw: dict[str, tuple[str, bool]]) -> list[str]:
+    return [f"{name} may be too good: {text}." for name, (text, doubtful) in saw.items() if doubtful]
 
 
 def _fitting(work: Workspace) -> list[str]:

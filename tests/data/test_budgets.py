@@ -76,7 +76,7 @@ def test_no_patient_is_on_both_sides_and_both_classes_are_on_each(size):
     for fit, validation in draw(size)[0].divisions:
         groups, labels = draw(size)[0].groups, draw(size)[0].labels[:, 0]
         assert not set(groups[fit]) & set(groups[validation])
-        assert set(labels[fit, 0]) == set(labels[validation, 0]) == {0, 1}
+        assert set(labels[fit]) == set(labels[validation]) == {0, 1}
 
 
 def test_fewer_folds_where_a_class_has_fewer_patients():
