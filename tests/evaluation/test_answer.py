@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medssl.evaluation.answer import answer, cautions
+from medssl.evaluation.answer import answer, cautions, headline
 from medssl.evaluation.comparison import compare
 
 ARMS = {"random": -0.6, "imagenet": 0.0, "copy": 0.0, "in_domain": 1.0}
@@ -56,3 +56,56 @@ def test_cautions_name_what_the_intervals_leave_out(predictions):
     many = " ".join(cautions(compare(predictions({"imagenet": 0, "a": 1}, seeds=10, patients=150), replicates=50)))
     assert "label draw" not in many
     assert "pretraining run" not in many
+
+
+def rows(*findings: tuple[str, int, float, float, float], draws: int = 5) -> pd.DataFrame:
+    """Rows of the primary metric of one arm: budget, patients, difference and its ends."""
+    made = [
+        {
+            "arm": arm,
+            "mode": "linear",
+            "budget": budget,
+            "budget_patients": patients,
+            "metric": "auroc",
+            "value": 0.8,
+            "primary": True,
+        }
+        | {
+            "reference": "imagenet",
+            "difference": gap,
+            "difference_lower": low,
+            "difference_upper": high,
+            "level": 0.95,
+            "n_seeds": draws,
+        }
+        | {"n_runs": 1, "n_runs_reference": 1, "p_holm": 0.001 if low * high > 0 else 0.5, "test_patients": 500}
+        | {"test_patients_positive": 200, "test_patients_negative": 300, "test_patients_fewest": 200, "replicates_used": 2000}
+        for budget, patients, gap, low, high in findings
+        for arm in ("imagenet", "in_domain")
+    ]
+    return pd.DataFrame(made)
+
+
+def test_the_headline_names_the_winner_and_where_nothing_can_be_told():
+    table = rows(("47", 47, 0.031, 0.012, 0.049), ("all", 300, 0.001, -0.01, 0.012))
+    assert headline(table)["linear"] == [
+        "in_domain beats imagenet by 0.031 AUROC (0.012 to 0.049) with 47 labelled patients, validation included; "
+        "with all labels the data cannot tell them apart."
+    ]
+
+
+def test_the_headline_repeats_the_arm_where_it_would_be_unclear():
+    table = rows(
+        ("20", 20, 0.0, -0.1, 0.1), ("60", 60, 0.0, -0.1, 0.1), ("80", 80, -0.2, -0.3, -0.1), ("all", 300, -0.3, -0.4, -0.2)
+    )
+    assert headline(table, {"in_domain"}, {"in_domain"})["linear"] == [
+        "With 20 and 60 labelled patients, validation included, the data cannot tell in_domain and imagenet apart; in_domain loses by 0.200 "
+        "AUROC (0.100 to 0.300) with 80 labelled patients; it loses by 0.300 AUROC (0.200 to 0.400) with all labels; for this one "
+        "pretraining run; pretraining not converged."
+    ]
+
+
+def test_all_labels_are_no_draw():
+    assert not any("label draw" in text for text in cautions(rows(("all", 300, 0.0, -0.1, 0.1), draws=1)))
+    some = pd.concat([rows(("20", 20, 0.0, -0.1, 0.1), draws=1).assign(mode="full"), rows(("20", 20, 0.0, -0.1, 0.1), draws=10)])
+    assert any("One label draw in Full fine-tuning" in text for text in cautions(some))
