@@ -57,7 +57,7 @@ class KnnSettings(ModeSettings):
 class SearchSettings(StrictModel):
     """A search inside the label budget: the same number of trials and the same points for every arm, draw and budget."""
 
-    trials: int = Field(default=1, ge=1, le=100, description="The first is the recipe as it stands; 1: no search")
+    trials: int = Field(default=3, ge=1, le=100, description="The first is the recipe as it stands; 1: no search")
     lr_factor: Factors = Field(default=[0.3, 3.0], description="Of lr and head_lr, log-uniform")
     weight_decay_factor: Factors = Field(default=[0.1, 10.0], description="Of weight_decay, log-uniform")
 
