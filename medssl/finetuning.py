@@ -130,7 +130,8 @@ class FinetuneSettings(StrictModel):
 
     budgets: list[Budget] = Field(default=["all"], min_length=1, description="Patients (a whole number), a share of them, or all")
     seeds: Seeds = Field(
-        default=5, description="Draws of labels: a number, or one for each budget by its name (20, 10%, all), such as {10%: 3, all: 1}"
+        default=5,
+        description="Draws of labels: a number, or one for each budget by its name (20, 10%, all), such as {10%: 3, all: 1}",
     )
     folds: int = Field(default=5, ge=2, le=10, description="Folds of the cross-validation inside a budget under 100 patients")
     parallel: int | None = Field(
@@ -165,7 +166,9 @@ class FinetuneSettings(StrictModel):
             return
         names = list(dict.fromkeys(budget_name(budget) for mode in modes for budget in self.budgets_of(mode)))
         if missing := [name for name in names if name not in seeds]:
-            raise ValueError(f"{key} does not name the budget {missing[0]}; it must name each of {', '.join(names)}, or be a number")
+            raise ValueError(
+                f"{key} does not name the budget {missing[0]}; it must name each of {', '.join(names)}, or be a number"
+            )
         if modes and (unknown := [name for name in seeds if name not in names]):
             raise ValueError(f"{key} names '{unknown[0]}', which is no budget; allowed: {', '.join(names)}")
 

@@ -32,7 +32,7 @@ class Board:
             tell: called with a line for people, where something is not as it should be.
         """
         self.summary = Summary()
-        self._on_done, self._tell = on_done, tell
+        self._on_done, self.tell = on_done, tell
         self._groups: dict[str, deque[Job]] = {}
         for job in sorted(jobs, key=lambda job: -job.cost):  # stable: equal ones stay in order
             self._groups.setdefault(job.group, deque()).append(job)
@@ -80,11 +80,11 @@ class Board:
             self._later.append((time.monotonic() + WAIT, job))
             if not self._told_of_waiting and not self._running and not any(map(self._is_ready, self._in_groups())):
                 self._told_of_waiting = True
-                self._tell(f"another command is at {len(self._later)} of what is left; waiting for it")
+                self.tell(f"another command is at {len(self._later)} of what is left; waiting for it")
         elif outcome.kind == "died" and self._deaths.get(job.key, 0) + 1 < ATTEMPTS:
             self._deaths[job.key] = self._deaths.get(job.key, 0) + 1
             self._again.append(job)
-            self._tell(f"{job.key}: {outcome.error}; it is tried once more")
+            self.tell(f"{job.key}: {outcome.error}; it is tried once more")
         elif outcome.kind == "stopped":
             self._again.append(job)
         else:

@@ -53,7 +53,7 @@ def slots_of(jobs: Sequence[Job], how: ExecutionHow, limits: Limits) -> list[dic
         count = min(wanted or _paying(jobs), len(places), len(jobs))
         if wanted is None and count == 1:
             return []
-        seen = [{} if limits.pinned else {"CUDA_VISIBLE_DEVICES": _visible(gpu)} for gpu in places[:count]]
+        seen = [{} if limits.pinned else {"CUDA_VISIBLE_DEVICES": visible(gpu.index)} for gpu in places[:count]]
     else:
         count = min(wanted or _paying(jobs), len(jobs))
         seen = [{} for _ in range(count)]
@@ -75,9 +75,10 @@ def _places(limits: Limits) -> list[Gpu]:
     return [gpu for turn in range(max(each)) for gpu, most in zip(limits.gpus, each, strict=True) if turn < most]
 
 
-def _visible(gpu: Gpu) -> str:
+def visible(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must be for a child to see only the GPU that is `index` to this process."""
     mine = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return mine.split(",")[gpu.index].strip() if mine else str(gpu.index)
+    return mine.split(",")[index].strip() if mine else str(index)
 
 
 def _threads(count: int) -> int:
