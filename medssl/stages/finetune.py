@@ -28,7 +28,7 @@ from medssl.stages.tracked import track_data
 from medssl.stages.views import check_fit, finetune_views
 from medssl.stages.workspace import Workspace
 from medssl.tracking.locks import locked
-from medssl.training.stop import stop_on_signals
+from medssl.training.stop import Stopped, stop_on_signals
 
 if TYPE_CHECKING:
     from medssl.tracking import RunLog
@@ -131,7 +131,10 @@ def _fit(context: CellContext, todo: list[Cell], how: ExecutionHow, *, gpu: bool
 
         work = CellJobs(context, todo, fresh=fresh, on_cpu=not gpu, advance=progress.advance)
         what = [*features, *jobs], cell_jobs.do, work, how
-        summary = execute(*what, on_done=done, stop=stop, limits=limits, tell=warn, **guards)
+        try:
+            summary = execute(*what, on_done=done, stop=stop, limits=limits, tell=warn, **guards)
+        except Stopped as stopped:  # which counts features too
+            raise Stopped(stopped.signum, values.fitted + values.taken, len(todo), "cell") from stopped
         for arm, log in logs.items():
             if failures := sum(failure.key.startswith(f"{arm}/") for failure in summary.failures):
                 log.metrics({"finetune/failed_cells": failures}, step=0)

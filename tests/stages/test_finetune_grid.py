@@ -42,7 +42,11 @@ def study(tmp_path_factory, write_study):
     base = tmp_path_factory.mktemp("grid")
 
     def write(name: str, **changes):
-        settings = {"arms": ARMS, "finetune": FINETUNE, "tracking": {"enabled": False}} | changes
+        secret = base / "secret"  # shared: row keys must be the same in all work folders
+        secret.write_bytes(bytes(range(32)))
+        secret.chmod(0o600)
+        settings = {"arms": ARMS, "finetune": FINETUNE, "tracking": {"enabled": False}, "privacy": {"secret_file": str(secret)}}
+        settings |= changes
         return write_study(base / name, **settings)
 
     return write
