@@ -16,6 +16,7 @@ from medssl.errors import GridError, StudyError
 from medssl.grid import ExecutionHow
 from medssl.stages import cell_fit
 from medssl.stages.cells import Cell, grid
+from medssl.stages.compare import compare
 from medssl.stages.evaluate import evaluate
 from medssl.stages.finetune import finetune
 from medssl.stages.index import index
@@ -215,6 +216,35 @@ def test_draws_of_each_budget(said):
         "random/0/linear/all/0",
     }
     assert read_receipt(Cell("random", 0, "full", 8, 0).folder(said["here"][0]))["facts"]["budget"] == "8"
+
+
+def test_a_comparison_holds_other_numbers_of_draws_at_each_budget(said):
+    work = open_workspace(said["here"][0].study_file)
+    compare(work)
+    table = pd.read_parquet(work.folder / "compare" / "comparison.parquet")
+    draws = table.drop_duplicates(["mode", "budget"]).set_index(["mode", "budget"])["n_seeds"].to_dict()
+    assert draws == {("linear", "8"): 2, ("linear", "all"): 1, ("linear_recalibrated", "8"): 1, ("full", "8"): 1}
+    assert "2 label draws" in (work.folder / "compare" / "report.html").read_text()
+
+
+def test_two_parts_at_the_same_time_make_one_grid(study):
+    path = study("at_once")
+    command = [sys.executable, "-m", "medssl", "finetune", "--config", str(path), "--shard"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen([*command, shard], **pipes) for shard in ("1/2", "2/2")]
+    texts = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    work = open_workspace(path)
+    assert len(files_of(work, "receipt.json")) == CELLS
+    each = [line for text in texts for line in text.splitlines() if line.startswith("features ") and line.endswith("each")]
+    assert len(each) == 4
+
+
+def test_two_commands_never_get_one_log(said):
+    work = said["here"][0]
+    assert [work.next_log("try").name for _ in range(2)] == ["001", "002"]
+    assert work.next_log("try", resume=True).name == "002"
+    assert work.next_log("other", resume=True).name == "001"
 
 
 def test_a_part_that_cannot_be_is_refused(study):
