@@ -201,6 +201,24 @@ def test_a_cluster_without_workers_is_said(run, monkeypatch):
         run(own.scheduler_address, ["a"])
 
 
+def test_a_scheduler_that_goes_away_in_mid_grid_is_said(run, count):
+    with cluster_of() as own:
+        done: dict = {}
+
+        def close():
+            while not done:
+                time.sleep(0.05)
+            own.close()
+
+        thread = threading.Thread(target=close)
+        thread.start()
+        with pytest.raises(GridError, match=r"the scheduler has gone; .* what is finished is kept"):
+            run(own.scheduler_address, [f"slow-{number}" for number in range(40)], done=done)
+        thread.join()
+    assert len(count("done")) >= len(done) > 0
+    assert ended(grandchildren())
+
+
 def test_nothing_crosses_a_network_in_clear(run):
     with pytest.raises(GridError, match=r"--scheduler tcp://10\.0\.0\.1:8786: .* use tls://"):
         run("tcp://10.0.0.1:8786", ["a"])
