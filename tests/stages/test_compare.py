@@ -122,6 +122,8 @@ def compared(tmp_path_factory, clinics, clinic, write_study):
             folder = tmp_path_factory.mktemp(kind)
             tracking = {"enabled": kind == "multilabel"}
             study = write_clinic(folder, clinics, clinic, write_study, {"kind": kind, **TASKS[kind]}, tracking=tracking)
+            if tracking["enabled"]:  # the runs of the other stages take their time, and test_road.py looks at them
+                evaluate(open_workspace(study, ["tracking.enabled=false"]))
             made[kind] = Compared(kind, study, folder / "work", compare_and_listen(study))
         return made[kind]
 
@@ -415,6 +417,33 @@ def test_a_target_without_a_positive_label_to_learn_from_has_no_decisions(tmp_pa
     assert values["auroc/finding"].notna().all()
     assert set(tables.confusion["target"]) == {"finding"}
     assert "mass" in (folder / "compare" / "report.html").read_text()
+
+
+def test_every_pretraining_run_of_an_arm_is_fine_tuned_and_counted(tmp_path, clinics, clinic, write_study):
+    arms = {"imagenet": {"init": "imagenet"}, "in_domain": {"method": "simsiam"}}
+    pretrain = {
+        "method": {"name": "simsiam", "projector_dim": 16, "projector_hidden": 16},
+        "epochs": 1,
+        "batch_size": 16,
+        "seeds": 2,
+    }
+    finetune = {"budgets": ["all"], "folds": 2, "linear": {"regularization": [1.0]}, "full": None}
+    changes = {"arms": arms, "pretrain": pretrain, "finetune": finetune}
+    study = write_clinic(tmp_path, clinics, clinic, write_study, {"kind": "binary", **TASKS["binary"]}, **changes)
+    said = compare_and_listen(study)
+    made = Compared("binary", study, tmp_path / "work", said)
+    assert made.predictions.groupby("arm")["run"].unique().map(list).to_dict() == {"imagenet": [0], "in_domain": [0, 1]}
+    found = made.tables.comparison[made.tables.comparison["primary"]].set_index("arm")
+    assert found["n_runs"].to_dict() == {"imagenet": 1, "in_domain": 2}
+    runs = made.predictions.query("arm == 'in_domain'").groupby("run")
+    each = [sklearn.roc_auc_score(rows["label"], rows["score"]) for _, rows in runs]
+    assert each[0] != each[1]
+    assert found.loc["in_domain", "value"] == pytest.approx(np.mean(each))
+    assert made.tables.pairs["p_delong"].isna().all()  # there is more than one model
+    assert "for this one pretraining run" not in said + made.page
+    assert "Pretraining of in_domain-run1: not converged" in made.page
+    card = (made.work / "compare" / "model_cards" / "in_domain.md").read_text()
+    assert f"{found.loc['in_domain', 'value']:.3f} [" in card
 
 
 def test_the_arms_are_runs_below_the_comparison(compared):
