@@ -23,7 +23,7 @@ from medssl.stages.prediction_rows import read_outputs
 from medssl.stages.receipt import read_receipt
 from medssl.stages.workspace import open_workspace
 
-NETWORK = {"epochs": 2, "budgets": [8], "seeds": 1, "batch_size": 8}
+NETWORK = {"epochs": 2, "budgets": [8], "seeds": 1, "batch_size": 8, "search": {"trials": 1}}
 SETTINGS = {
     "linear": {},
     "linear_recalibrated": {},

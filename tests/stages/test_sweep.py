@@ -102,7 +102,7 @@ def test_gone_on_it_draws_and_finds_the_same(swept):
 
 
 def test_ranked_by_labels_only_the_smallest_budget_is_read_and_the_report_says_so(tmp_path, write_study):
-    from medssl.stages.compare import _chosen_by
+    from medssl.stages.comparison_facts import _chosen_by
 
     study = write_study(tmp_path, sweep=SWEEP | {"methods": METHODS[:1], "rank_by": "labels"})
     best = sweep(open_workspace(study))["simsiam"]
