@@ -37,17 +37,12 @@ def grid(work: Workspace, arms: list[str]) -> list[Cell]:
     """Every cell of the study for `arms`, arm by arm."""
     settings, cells = work.study.finetune, []
     for arm in arms:
-        for run in _runs(work, arm):
+        for run in range(work.study.runs_of(arm)):
             for mode, own in settings.modes().items():
                 for budget in own.budgets or settings.budgets:
                     one = mode in DETERMINISTIC and budget_name(budget) == "all"
                     cells += [Cell(arm, run, mode, budget, draw) for draw in range(1 if one else own.seeds or settings.seeds)]
     return cells
-
-
-def _runs(work: Workspace, arm: str) -> range:
-    """The pretraining runs of an arm; an arm without pretraining has one."""
-    return range(1)
 
 
 class Draws:
