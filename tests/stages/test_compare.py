@@ -16,6 +16,7 @@ import pytest
 import yaml
 from sklearn import metrics as sklearn
 
+from medssl.errors import StudyError
 from medssl.evaluation.answer import headline
 from medssl.evaluation.metrics import PRIMARY
 from medssl.evaluation.verdicts import verdict
@@ -520,3 +521,11 @@ def test_other_subgroups_need_no_new_index(again):
     assert set(tables.subgroups["column"]) == {"grade"}
     assert set(tables.subgroups["group"]) == {"none", "mild", "severe"}
     assert "index clinic" not in said
+
+
+def test_arms_without_the_reference_are_refused_before_any_work(compared):
+    made = compared("binary")
+    before = sorted(path for path in made.work.rglob("*") if path.is_file())
+    with pytest.raises(StudyError, match=r"--arm: leaves out imagenet, .* add --arm imagenet, or set evaluate\.reference=random"):
+        compare(open_workspace(made.study), arms=["random"])
+    assert sorted(path for path in made.work.rglob("*") if path.is_file()) == before
