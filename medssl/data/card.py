@@ -146,7 +146,7 @@ class Card(StrictModel):
     )
     subgroups: list[Name] = Field(
         default_factory=list,
-        description="What results are divided by: sex, age (in bands), vendor, view and the like, or a target of this card",
+        description="What results are divided by: sex, age (in bands), vendor, view and the like, or a target with classes of this card",
     )
     known_faults: list[str] = Field(default_factory=list)
 
@@ -161,7 +161,8 @@ class Card(StrictModel):
     @model_validator(mode="after")
     def _subgroups_are_known(self) -> Card:
         for name in self.subgroups:
-            known = [*SUBGROUPS, *self.targets]
+            # Ages are divided into bands; every value of another number would be a group.
+            known = [*SUBGROUPS, *(key for key, target in self.targets.items() if target.classes)]
             if name not in known:
                 raise ValueError(f"subgroups: '{name}'{near_miss(name, known)}; allowed: {', '.join(known)}")
         if len(set(self.subgroups)) != len(self.subgroups):

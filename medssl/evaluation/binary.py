@@ -21,6 +21,7 @@ class BinaryScorer:
     sensitivity .. accuracy call an image positive at score >= the operating point; `accuracy_at_half` at score > 0.5,
     as MedMNIST's Evaluator does. F1 is that of the positive class. Matthews' correlation is 0 where all images are
     called the same (Chicco & Jurman 2020). The positive predictive value is unknown where nothing is called positive.
+    Without an operating point (NaN) nothing is called, and all that needs it is unknown.
 
     The calibration error has 15 bins of about as many images each, fixed on the whole test set, so that a replicate
     changes what is in a bin and not its bounds. Temperature scaling keeps the order of the scores and so the bins.
@@ -37,7 +38,7 @@ class BinaryScorer:
         self._ranking = rank(labels, scores)
         known = ~np.isnan(labels)
         positive, negative = (labels == 1).astype(np.float64), (labels == 0).astype(np.float64)
-        called = scores >= threshold
+        called = np.where(np.isnan(threshold), np.nan, scores >= threshold)
         bins = equal_mass_bins(np.where(known, scores, np.nan))
         after = scaled(scores, temperature) if np.isfinite(temperature) else np.full(len(scores), np.nan)
         error, error_after = (np.where(known, values - positive, 0.0) for values in (scores, after))
@@ -60,7 +61,7 @@ class BinaryScorer:
             sensitivity, specificity = true / n_positive, right / n_negative
             both = np.where((n_positive > 0) & (n_negative > 0), 1.0, np.nan)
             spread = np.sqrt(n_positive * n_negative * (true + false) * (missed + right))
-            mcc = np.where(spread > 0, (true * right - false * missed) / np.where(spread > 0, spread, 1), 0.0)
+            mcc = np.where(spread == 0, 0.0, (true * right - false * missed) / np.where(spread == 0, 1, spread))
             columns = [
                 *self._ranking.evaluate(weights),
                 (sensitivity + specificity) / 2,

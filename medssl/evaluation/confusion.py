@@ -24,7 +24,8 @@ COLUMNS = {
 def confusion_table(test: TestSet) -> pd.DataFrame:
     """One row for every pair of true and called class, columns COLUMNS; images of unknown label are left out.
 
-    Binary and multi-label call positive at the operating point, others the class of the highest probability. Regression has none.
+    Binary and multi-label call positive at the operating point, others the class of the highest probability. Regression has none,
+    and a target without an operating point in one of the draws or runs has none there.
     """
     rows = []
     for block, arm in itertools.product(test.blocks, test.arms):
@@ -47,5 +48,7 @@ def _calls(test: TestSet, cells: list[Cell]):
         yield "class", outputs.names, test.labels[:, 0], np.stack([test.scores[cell].argmax(axis=1) for cell in cells])
     elif outputs.kind != "regression":
         for i, name in enumerate(outputs.names):
+            if any(np.isnan(test.thresholds[cell][i]) for cell in cells):
+                continue
             called = [(test.scores[cell][:, i] >= test.thresholds[cell][i]).astype(np.int64) for cell in cells]
             yield name, ("negative", "positive"), test.labels[:, i], np.stack(called)

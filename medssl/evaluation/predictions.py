@@ -30,7 +30,7 @@ COLUMNS = {
     "patient": "hashed patient key",
     "label": "binary 0 | 1; the class's index; the value. Multi-label: `label.<target>`, empty where unknown",
     "score": "probability of the positive class, or the value. Several outputs: `score.<output>`, all probabilities",
-    "threshold": "operating point of a binary task, chosen inside the label budget. Multi-label: `threshold.<target>`",
+    "threshold": "operating point of a binary task, chosen inside the label budget. Multi-label: `threshold.<target>`, empty: none",
     "temperature": "fitted inside the label budget; without this column the metrics after scaling are unknown",
     "split": "the split that was scored; one a table",
 }
@@ -71,7 +71,7 @@ class TestSet:
     arms: tuple[str, ...]  # in the order of the table
     blocks: tuple[Block, ...]  # modes in the order of MODES, small budgets first
     scores: dict[Cell, np.ndarray]  # (N, K) float64 each
-    thresholds: dict[Cell, np.ndarray]  # (T,) each; NaN for kinds without an operating point
+    thresholds: dict[Cell, np.ndarray]  # (T,) each; NaN for kinds, and for targets, without an operating point
     outputs: Outputs = BINARY
     temperatures: dict[Cell, float] | None = None  # NaN or None: not known
     runs: dict[str, tuple[int, ...]] | None = None  # arm -> its pretraining runs; None: one each
@@ -134,7 +134,7 @@ def read_predictions(predictions: pd.DataFrame, outputs: Outputs = BINARY) -> Te
     for name, rows in predictions.groupby(CELL, sort=False, observed=True).indices.items():
         cell = Cell(str(name[0]), str(name[1]), str(name[2]), int(name[3]), int(name[4]))
         check_images(str(cell), codes[rows], n_images)
-        if points and (all_points[rows] != all_points[rows[0]]).any():
+        if points and _differ(all_points[rows], all_points[rows[0]]).any():
             found = len(np.unique(all_points[rows], axis=0))
             raise DataError(f"predictions: {cell} has {found} thresholds: a cell has one operating point")
         scores[cell] = np.empty((n_images, all_scores.shape[1]))
@@ -152,11 +152,13 @@ def _per_image(values: np.ndarray, keys: np.ndarray, n_images: int, column: str)
     """(N, columns) of `values`, one row an image, which every cell must agree on."""
     per_image = np.empty((n_images, values.shape[1]), dtype=values.dtype)
     per_image[keys] = values
-    given = per_image[keys]
-    differ = (given != values) & ~((given != given) & (values != values))  # two unknown labels agree
-    if wrong := len(np.unique(keys[differ.any(axis=1)])):
+    if wrong := len(np.unique(keys[_differ(per_image[keys], values).any(axis=1)])):
         raise DataError(f"predictions: {wrong} test images have another {column} in one cell than in another")
     return per_image
+
+
+def _differ(given: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return (given != values) & ~((given != given) & (values != values))  # two unknown ones agree
 
 
 def _blocks(table: pd.DataFrame) -> tuple[Block, ...]:

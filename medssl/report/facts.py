@@ -62,6 +62,7 @@ class Facts:
     unconverged: Sequence[str] = ()  # arms whose pretraining was too short, or still moved at its end
     kind: str = "binary"  # of the task: one of medssl.task.KINDS
     names: Sequence[str] = ()  # of the outputs: classes or targets; empty: the positive class, or the target
+    pooling: str = ""  # how the scores of a patient's images were made one, mean or max; empty: images are scored
     test_reads: int = 1  # how often the test labels were scored
     notes: Sequence[str] = ()  # what must be known before the numbers are relied on
     about_arms: Sequence[

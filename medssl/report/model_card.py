@@ -127,8 +127,16 @@ def _training(facts: Facts, arm: ArmFacts, encoder: EncoderCard | None) -> str:
 
 
 def _limits(arm: ArmFacts, facts: Facts, comparison: pd.DataFrame) -> str:
-    own = [] if arm.init == "random" else [f"What the initial weights ({arm.init}) were trained on is not known to this study."]
-    return md.bullets([*own, *cautions(comparison, facts.pretrained, facts.unconverged), *facts.notes])
+    return md.bullets([*_start(arm, facts), *cautions(comparison, facts.pretrained, facts.unconverged), *facts.notes])
+
+
+def _start(arm: ArmFacts, facts: Facts) -> list[str]:
+    """What the weights that it starts from have seen, as far as the facts know."""
+    if arm.init == "random":
+        return []
+    told = [text.removeprefix(f"{arm.name}: ") for text in facts.about_arms if text.startswith(f"{arm.name}: ")]
+    known = [f"The weights that it starts from ({arm.init}): {text}" for text in told]
+    return known or [f"What the initial weights ({arm.init}) were trained on is not known to this study."]
 
 
 def _ethics(facts: Facts) -> str:

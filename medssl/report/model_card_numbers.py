@@ -21,8 +21,13 @@ def metrics(arm: str, facts: Facts, comparison: pd.DataFrame, pairs: pd.DataFram
     first, primary = rows.iloc[0], metric_of(primary_of(comparison))
     level = f"{first['level']:.0%}"
     direction = " Lower is better." if primary.lower_is_better else ""
+    scored = (
+        f"the scores of a patient's images made one by their {facts.pooling}"
+        if facts.pooling
+        else f"{first['test_images']:,} images"
+    )
     parts = [
-        f"Task: {task}. {first['test_patients']:,} test patients, {first['test_images']:,} images. Primary metric: "
+        f"Task: {task}. {first['test_patients']:,} test patients, {scored}. Primary metric: "
         f"{primary.title}.{direction} Means over label draws with {level} intervals; differences are paired, arm minus "
         f"{md.plain(first['reference'])}."
     ]

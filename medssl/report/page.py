@@ -60,10 +60,13 @@ def _head(comparison: pd.DataFrame, facts: Facts) -> Markup:
     first = comparison.iloc[0]
     unseen = "whose labels no training has seen" if facts.transductive else "that no training has seen"
     positive = f" ({first['test_positives']:,.0f} positive)" if _has_positives(comparison, facts) else ""
-    lead = (
-        f"Task: {_task(facts)} Tested on {first['test_images']:,} images{positive} "
-        f"of {first['test_patients']:,} patients {unseen}."
-    )
+    tested = f"{first['test_images']:,} images{positive} of {first['test_patients']:,} patients {unseen}."
+    if facts.pooling:
+        tested = (
+            f"{first['test_patients']:,} patients{positive} {unseen}; the scores of a patient's images are made one by their "
+            f"{facts.pooling}, so wherever results count images, they count patients."
+        )
+    lead = f"Task: {_task(facts)} Tested on {tested}"
     kind = "medssl comparison, transductive" if facts.transductive else "medssl comparison"
     return Markup(
         f"<header>{html.paragraph(kind, 'kind')}<h1>{html.text(facts.study)}</h1>{html.paragraph(lead, 'lead')}</header>"
@@ -113,8 +116,9 @@ def _caveats(comparison: pd.DataFrame, facts: Facts) -> Markup:
     if _has_positives(comparison, facts):
         first = comparison.iloc[0]
         prevalence = first["test_positives"] / first["test_images"]
+        who = "patients" if facts.pooling else "images"
         items.append(
-            f"{prevalence:.0%} of the test images are positive. Average precision depends on that share, and where the share "
+            f"{prevalence:.0%} of the test {who} are positive. Average precision depends on that share, and where the share "
             "differs, so do predictive values; AUROC, sensitivity and specificity do not depend on it."
         )
     items += cautions(comparison, facts.pretrained, facts.unconverged)

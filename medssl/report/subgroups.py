@@ -89,7 +89,7 @@ def forest(rows: pd.DataFrame, comparison: pd.DataFrame, mode: str) -> str:
         parts.append(svg.text(_LEFT - 14, height + block / 2 + 12, f"{first['patients']:,} patients", "tick", "end"))
         if own["too_small"].astype(bool).all():
             parts.append(svg.text(_LEFT + 8, height + block / 2 + 4, "too few patients to say anything", "tick"))
-        for row in own[~own["too_small"].astype(bool)].to_dict("records"):
+        for row in own[~own["too_small"].astype(bool) & own["value"].notna()].to_dict("records"):
             i = arms.index(row["arm"])
             y = height + block / 2 + (i - (len(arms) - 1) / 2) * _STEP
             bar = svg.bar(x(row["lower"]), y, x(row["upper"]), y)

@@ -89,14 +89,14 @@ def _errors(rows: pd.DataFrame, outputs: Outputs) -> pd.DataFrame:
 
 
 def _two_sided(mean: pd.DataFrame, name: str, output: int, suffix: str) -> pd.DataFrame:
-    """The errors of one target with two classes."""
-    label, score = mean[f"label{suffix}"].to_numpy(float), mean[f"score{suffix}"].to_numpy(float)
-    positive = score >= mean[f"threshold{suffix}"].to_numpy(float)
+    """The errors of one target with two classes; without an operating point nothing is said, and nothing is wrong."""
+    label, score, point = (mean[f"{column}{suffix}"].to_numpy(float) for column in ("label", "score", "threshold"))
+    positive = score >= point
     said = np.where(positive, name, f"not {name}")
     confidence = np.where(positive, score, 1 - score)
     truth = np.where(label == 1, name, f"not {name}")
     table = _table(mean, truth, said, confidence, output, np.where(positive, 1, -1), confidence)
-    return table[np.isfinite(label) & (positive != (label == 1))]
+    return table[np.isfinite(label) & np.isfinite(point) & (positive != (label == 1))]
 
 
 def _table(mean, label, said, score, output, sign, confidence) -> pd.DataFrame:

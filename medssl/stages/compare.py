@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from medssl import __version__
+from medssl.errors import StudyError
 from medssl.evaluation.answer import cautions, headline
 from medssl.files import digest_of, sha256_of_file, write_atomic
 from medssl.models.encoder_file import read_card
@@ -38,10 +40,17 @@ def compare(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fal
     """Compare every arm with the reference on the test patients.
 
     Raises:
+        StudyError: the reference is not among `arms`; said before any work.
         UserError: see the errors of each part.
     """
+    chosen, reference = work.chosen_arms(arms), work.study.evaluate.reference
+    if reference not in chosen:
+        raise StudyError(
+            f"--arm: leaves out {reference}, which evaluate.reference compares every arm with; add --arm {reference}, or set "
+            f"evaluate.reference={chosen[0]}"
+        )
     evaluate(work, arms=arms)
-    archive, folder, chosen = index(work), work.folder / "compare", work.chosen_arms(arms)
+    archive, folder = index(work), work.folder / "compare"
     facts = collect_facts(work, archive, chosen)
     inputs = {
         "predictions": sha256_of_file(work.folder / "evaluate" / PREDICTIONS),
@@ -50,6 +59,7 @@ def compare(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fal
         "images": work.study.tracking.images,
         "subgroups": work.cards[work.task.data].subgroups,
         "facts": digest_of(str(facts)),
+        "medssl": __version__,  # what a page shows, and how, is the program's
     }
     if fresh or not is_made_from(folder, inputs):
         tables = _make(work, facts, chosen, folder)

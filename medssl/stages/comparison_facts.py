@@ -37,6 +37,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
         study=study.name,
         target=", ".join(task.targets),
         kind=task.kind,
+        pooling=task.pooling if task.level == "patient" else "",
         names=() if task.kind in ("binary", "regression") else task.outputs.names,
         positive_class=task.positive if task.kind == "binary" else "",
         splits=splits,
@@ -52,7 +53,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
             "BatchNorm statistics of frozen features": encoder.batch_norm.replace("_", " "),
             "window": encoder.window,
         },
-        pretraining=_flat(described(plan_of(study))),
+        pretraining=_flat(described(plan_of(study))) if any(study.arms[name].method for name in arms) else {},
         finetuning=_flat(study.finetune.model_dump(mode="json", exclude={"parallel"})),
         versions={"medssl": medssl.__version__} | {name: metadata.version(name) for name in LIBRARIES},
         digests={

@@ -16,7 +16,7 @@ from medssl.stages.workspace import Workspace
 def track_comparison(
     work: Workspace, archive: Archive, table: pd.DataFrame, files: list[Path], of_arm: dict[str, list[Path]]
 ) -> None:
-    """Log the comparison's metrics and artifacts; docs/finetuning.md has the metrics' names.
+    """Log the comparison's metrics and artifacts; docs/comparison.md has the metrics' names.
 
     Args:
         files: of the whole comparison.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from medssl.data.archive import Archive
-from medssl.data.card import SUBGROUPS
+from medssl.data.manifest import LABEL_PREFIX
 from medssl.evaluation.calibration import calibration_table
 from medssl.evaluation.comparison import compare_all
 from medssl.evaluation.confusion import confusion_table
@@ -83,12 +84,19 @@ def _largest(test: TestSet) -> list[Block]:
 
 
 def _groups(work: Workspace, archive: Archive, key: str) -> pd.DataFrame:
-    """The subgroups that the card names, a row a `key`: of a patient what the first image says."""
+    """The subgroups that the card names, a row a `key`: of a patient what the first image says.
+
+    A target goes before the column of the same name: where the files do not say sex or age, a data set's own table may.
+    """
     card, manifest = work.cards[work.task.data], archive.manifest
-    names = [name for name in SUBGROUPS if name in card.subgroups] + [name for name in card.subgroups if name in card.targets]
     rows = manifest[manifest["source"] == work.task.data].drop_duplicates(key).set_index(key)
     columns = {}
-    for name in dict.fromkeys(names):
-        values = rows[name] if name in SUBGROUPS else rows[f"label.{name}"]
-        columns[name] = age_bands(values) if name == "age" else values
+    for name in card.subgroups:
+        target = card.targets.get(name)
+        values = rows[name] if target is None else rows[f"{LABEL_PREFIX}{name}"]
+        if name == "age" and (target is None or target.numeric):
+            values = age_bands(np.floor(pd.to_numeric(values)))
+        elif pd.api.types.is_float_dtype(values):
+            values = values.astype("Int64")  # whole numbers, which empty ones among them have made floats: 2019, not 2019.0
+        columns[name] = values
     return pd.DataFrame(columns, index=rows.index)

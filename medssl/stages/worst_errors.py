@@ -35,8 +35,7 @@ def worst_errors(context: CellContext, cells: list[Cell], predictions: pd.DataFr
     """
     mode = next(name for name in LOOKED_AT if any(cell.mode == name for cell in cells))
     rows = predictions[predictions["mode"] == mode]
-    rows = rows[rows["budget_patients"] == rows["budget_patients"].max()]
-    budget, manifest = rows["budget"].iloc[0], context.archive.manifest
+    budget, manifest = rows.loc[rows["budget_patients"].idxmax(), "budget"], context.archive.manifest
     flagged = set(manifest.loc[manifest["flags"].fillna("") != "", "row_key"])
     errors = worst_rows(rows[rows["budget"] == budget], context.outputs, flagged)
     place = pd.Series(np.arange(len(manifest)), index=manifest["row_key"])

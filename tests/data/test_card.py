@@ -169,3 +169,24 @@ def test_a_numeric_target(tmp_path):
     path = tmp_path / "card.yaml"
     path.write_text(yaml.safe_dump(value))
     assert read_card(path).targets["age"].classes is None
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["sex", "vendr"], r"subgroups: 'vendr'; did you mean 'vendor'\?; allowed: sex, age, vendor"),
+        (["dose"], r"subgroups: 'dose'.*; allowed: sex, age, .*, grade$"),  # every value would be a group
+        (["sex", "sex"], "subgroups names one twice"),
+    ],
+)
+def test_what_results_are_divided_by(tmp_path, names, line):
+    value = yaml.safe_load((CARDS / "breastmnist.yaml").read_text())
+    source = [{"tag": "medmnist_label"}]
+    grade = {"description": "d", "classes": {"low": ["0"], "high": ["1"]}, "source": source}
+    targets = {"grade": grade} | {name: {"description": "d", "numeric": True, "source": source} for name in ("age", "dose")}
+    path = tmp_path / "card.yaml"
+    path.write_text(yaml.safe_dump(value | {"targets": targets, "subgroups": ["sex", "age", "grade"]}))
+    assert read_card(path).subgroups == ["sex", "age", "grade"]
+    path.write_text(yaml.safe_dump(value | {"targets": targets, "subgroups": names}))
+    with pytest.raises(CardError, match=line):
+        read_card(path)

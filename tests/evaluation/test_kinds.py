@@ -273,6 +273,25 @@ def test_calibration_and_confusion_of_every_kind(kind):
     np.testing.assert_allclose(confusion.groupby(["arm", "target", "truth"])["share"].sum(), 1)
 
 
+def test_a_target_without_an_operating_point_has_no_decisions():
+    table = table_of("multilabel")
+    once = table["arm"].eq("in_domain") & table["seed"].eq(1)
+    table.loc[once, "threshold.Mass"] = np.nan
+    found = compare(table, replicates=50, outputs=OUTPUTS["multilabel"]).set_index(["arm", "metric"])
+    for metric in ("balanced_accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "mcc", "accuracy"):
+        assert found.loc[("in_domain", metric), ["value", "lower", "upper", "difference"]].isna().all(), metric
+        assert found.loc[("imagenet", metric), ["value", "lower", "upper"]].notna().all(), metric
+    for metric in ("auroc", "average_precision", "brier", "ece", "accuracy_at_half", "auroc/Mass"):
+        assert found.loc[("in_domain", metric), ["value", "lower", "upper", "difference"]].notna().all(), metric
+    confusion = confusion_table(read_predictions(table, OUTPUTS["multilabel"]))
+    assert set(confusion.groupby("arm")["target"].unique().map(tuple).to_dict().items()) == {
+        ("imagenet", ("Effusion", "Mass")),
+        ("in_domain", ("Effusion",)),
+    }
+    with pytest.raises(DataError, match=r"1 rows have a score\.Mass that is not a finite number"):
+        read_predictions(table.assign(**{"score.Mass": [np.nan, *table["score.Mass"][1:]]}), OUTPUTS["multilabel"])
+
+
 def test_ages_fall_into_bands():
     years = pd.Series([0, 17, 18, 39, 40, 64, 65, 90, np.nan, -1])
     assert age_bands(years).tolist()[:8] == ["0-17", "0-17", "18-39", "18-39", "40-64", "40-64", "65+", "65+"]

@@ -1,9 +1,12 @@
-"""A study small enough for a test: a phantom archive of 40 patients, 32 px, everything real."""
+"""Studies small enough for a test: a phantom archive and a clinic of 40 patients each, 32 px, everything real."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import textwrap
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -58,3 +61,37 @@ def write_study(phantom_root):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def clinics() -> ModuleType:
+    """The module clinic.py beside this file: pytest's importlib mode does not let a test import what stands beside it."""
+    spec = importlib.util.spec_from_file_location("medssl_tests_clinic", Path(__file__).with_name("clinic.py"))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def clinic(clinics, tmp_path_factory) -> Path:
+    """The folder of the clinic, to be read and copied, never changed."""
+    root = tmp_path_factory.mktemp("clinic")
+    clinics.generate(root)
+    return root
+
+
+@pytest.fixture
+def study(tmp_path, clinics, clinic, write_study):
+    """study(task, root=...): a workspace on the clinic; without a kind the task is the clinic's own but for what is given."""
+
+    def make(task=(), root=clinic, data=(), **more):
+        from medssl.stages.workspace import open_workspace
+
+        (tmp_path / "card.yaml").write_text(yaml.safe_dump(clinics.CARD, sort_keys=False))
+        task = dict(task) if "kind" in dict(task) else clinics.TASK | dict(task)
+        sources = {"clinic": {"card": "card.yaml", "root": str(root)}, **dict(data)}
+        path = write_study(tmp_path, data=sources, task=task, tracking={"enabled": False}, **more)
+        return open_workspace(path)
+
+    return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -91,6 +92,61 @@ def test_the_comparison_has_every_arm_with_intervals(road):
     assert "https://" not in page
 
 
+def test_every_pair_of_arms_is_compared_in_every_block(road):
+    table = pd.read_parquet(road[1] / "compare" / "comparison.parquet")
+    pairs = pd.read_parquet(road[1] / "compare" / "pairs.parquet")
+    blocks = pairs.groupby(["mode", "budget"])
+    assert set(blocks.groups) == {("linear", "8"), ("linear", "all"), ("full", "8")}
+    every = {frozenset(pair) for pair in itertools.combinations(ARMS, 2)}
+    for block, own in blocks:
+        assert {frozenset(pair) for pair in zip(own["a"], own["b"], strict=True)} == every
+        assert len(own) == len(every)
+        assert (own["p_holm"] >= own["p"]).all()
+        values = table[(table["mode"] == block[0]) & (table["budget"] == block[1]) & table["primary"]].set_index("arm")["value"]
+        np.testing.assert_allclose(own["difference"], values[own["a"]].to_numpy() - values[own["b"]].to_numpy(), atol=1e-9)
+
+
+def test_the_groups_that_the_card_names_divide_the_test_images(road):
+    subgroups = pd.read_parquet(road[1] / "compare" / "subgroups.parquet")
+    manifest = pd.read_parquet(road[1] / "archive" / "manifest.parquet").set_index("row_key")
+    predictions = pd.read_parquet(road[1] / "evaluate" / "predictions.parquet")
+    tested = manifest.loc[predictions["row_key"].unique()]
+    assert set(subgroups["column"]) == {"sex", "age", "vendor", "view"}
+    assert set(subgroups["arm"]) == set(ARMS)
+    own = subgroups[(subgroups["arm"] == "in_domain") & (subgroups["mode"] == "linear") & (subgroups["metric"] == "auroc")]
+    for column in ("sex", "vendor", "view"):
+        found = own[own["column"] == column].set_index("group")["images"].to_dict()
+        assert found == tested[column].fillna("unknown").value_counts().to_dict()
+    ages = own[own["column"] == "age"].set_index("group")["images"]
+    assert set(ages.index) <= {"0-17", "18-39", "40-64", "65+", "unknown"}
+    assert ages.get("65+", 0) == (tested["age"] >= 65).sum()
+
+
+def test_each_pretrained_encoder_has_a_model_card_with_the_numbers_of_the_table(road):
+    table = pd.read_parquet(road[1] / "compare" / "comparison.parquet")
+    cards = {path.stem: path.read_text() for path in (road[1] / "compare" / "model_cards").iterdir()}
+    assert set(cards) == {"in_domain", "imagenet_in_domain"}
+    for arm, card in cards.items():
+        names = {name.replace("_", r"\_") for name in ARMS} - {arm.replace("_", r"\_")}
+        assert all(f"| {name} | " in card for name in names)  # against every other arm
+        for row in table[(table["arm"] == arm) & ~table["metric"].str.contains("/") & table["value"].notna()].to_dict("records"):
+            assert f"{row['value']:.3f} [{row['lower']:.3f}, {row['upper']:.3f}]" in card, row["metric"]
+        assert "Synthetic data" in card
+        assert "| sex |" in card
+        assert "simsiam" in card
+        encoder = json.loads((road[1] / "pretrain" / arm / "encoder" / "encoder.json").read_text())
+        assert encoder["weights_sha256"] in card
+        assert str(road[1]) not in card
+    assert "photographs" in cards["imagenet_in_domain"].partition("## Limits")[2]
+
+
+def test_the_worst_errors_are_kept_beside_the_report(road):
+    local, page = ((road[1] / "compare" / name).read_text() for name in ("worst.html", "report.html"))
+    assert "data:image/png" in local or "data:image/jpeg" in local
+    assert "data:image/png" not in page
+    assert "data:image/jpeg" not in page
+
+
 def test_a_second_time_does_nothing_and_says_so(road, capsys):
     before = {path: path.stat().st_mtime_ns for path in road[1].rglob("*") if path.is_file()}
     run_pipeline(open_workspace(road[0]), PIPELINE)
@@ -141,7 +197,22 @@ def test_the_arms_are_children_of_the_comparison(road, client):
     parent = found["compare"].info.run_id
     children = [run for run in found.values() if run.data.tags.get("mlflow.parentRunId") == parent]
     assert {run.data.tags["medssl.arm"] for run in children} == set(ARMS)
-    assert all(any(key.endswith("/auroc") for key in run.data.metrics) for run in children)
+    table = pd.read_parquet(road[1] / "compare" / "comparison.parquet")
+    for run in children:
+        arm = run.data.tags["medssl.arm"]
+        for row in table[(table["arm"] == arm) & table["primary"]].to_dict("records"):
+            name = f"test/{row['mode']}/{row['budget']}/auroc"
+            ends = {"": "value", "_lower": "lower", "_upper": "upper"}
+            ends |= {"_difference": "difference", "_p_holm": "p_holm"} if arm != "imagenet" else {}
+            for end, column in ends.items():
+                assert run.data.metrics[name + end] == pytest.approx(row[column]), name + end
+        cards = [item.path for item in client.list_artifacts(run.info.run_id, "comparison")]
+        assert cards == ([f"comparison/{arm}.md"] if arm.endswith("in_domain") else [])
+    files = {item.path for item in client.list_artifacts(parent, "comparison")}
+    assert {"comparison/report.html", "comparison/comparison.md", "comparison/pairs.parquet"} <= files
+    assert "comparison/worst.html" not in files
+    positives = found["compare"].data.metrics["compare/test_positives"]
+    assert positives == table["test_positives"].iloc[0]
 
 
 def test_the_encoder_loads_and_turns_files_and_arrays_into_features(road, phantom_root, client):

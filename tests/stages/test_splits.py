@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 import subprocess
@@ -12,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from medssl.data.private import locate
 from medssl.data.targets import targets_of
@@ -23,84 +20,18 @@ from medssl.stages.splits import FOUND, audit_splits
 from medssl.stages.watch import can_watch, two_sided
 from medssl.stages.workspace import check_study, open_workspace
 
-PATIENTS = 40
-CARD = {
-    "version": 1, "name": "clinic", "title": "t", "source": "s", "licence": "l", "citation": "c", "obtain": "o", "modality": "CR",
-    "format": "raster", "files": {"include": ["**/*.png", "**/*.jpg"]}, "patient": [{"csv": "labels.csv", "column": "patient"}],
-    "targets": {
-        "finding": {"description": "d", "classes": {"yes": ["1"], "no": ["0"]}, "source": [{"csv": "labels.csv", "column": "finding"}]},
-        "mass": {"description": "d", "classes": {"yes": ["1"], "no": ["0"]}, "unknown": ["-1"],
-                 "source": [{"csv": "labels.csv", "column": "mass"}]},
-        "grade": {"description": "d", "classes": {"none": ["0"], "mild": ["1"], "severe": ["2"]},
-                  "source": [{"csv": "labels.csv", "column": "grade"}]},
-        "age": {"description": "d", "numeric": True, "unknown": ["?"], "source": [{"csv": "labels.csv", "column": "age"}]},
-    },
-    "official_split": {"source": [{"csv": "labels.csv", "column": "split"}], "train": ["train"], "validation": ["val"], "test": ["test"]},
-}  # fmt: skip
-TASK = {"kind": "binary", "data": "clinic", "target": "finding", "positive": "yes", "split": {"validation": 0.2, "test": 0.3}}
 
-
-def picture(number: int) -> Image.Image:
-    """Soft clouds, another for each number."""
-    clouds = gaussian_filter(np.random.default_rng(number).normal(size=(96, 96)), 3)
-    return Image.fromarray(np.uint8(255 * (clouds - clouds.min()) / np.ptp(clouds)))
-
-
-@pytest.fixture(scope="module")
-def clinic(tmp_path_factory):
-    """Eighty images of forty patients, with a clean official split."""
-    root = tmp_path_factory.mktemp("clinic")
-    rng, lines = np.random.default_rng(0), []
-    for patient in range(PATIENTS):
-        for image in range(2):
-            picture(2 * patient + image).save(root / f"p{patient}_{image}.png")
-            age = "?" if patient == 0 else f"{rng.normal(50, 9):.1f}"
-            lines.append(
-                {
-                    "file": f"p{patient}_{image}.png", "patient": f"P{patient}", "finding": patient % 2, "mass": rng.integers(-1, 2),
-                    "grade": patient % 3, "age": age, "split": ["train", "train", "train", "val", "test"][patient // 2 % 5],
-                }
-            )  # fmt: skip
-    write(root, lines)
-    return root
-
-
-def write(root, lines) -> None:
-    with (root / "labels.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-def lines_of(root) -> list[dict[str, str]]:
-    with (root / "labels.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def study(tmp_path, clinic, write_study):
-    """study(task, root=...): a workspace on the clinic."""
-
-    def make(task=TASK, root=clinic, data=(), **more):
-        (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD, sort_keys=False))
-        sources = {"clinic": {"card": "card.yaml", "root": str(root)}, **dict(data)}
-        path = write_study(tmp_path, data=sources, task=task, tracking={"enabled": False}, **more)
-        return open_workspace(path)
-
-    return make
-
-
-def changed(clinic, tmp_path, change) -> str:
+def changed(clinics, clinic, tmp_path, change) -> str:
     """A copy of the clinic with another labels.csv."""
     root = tmp_path / "changed"
     shutil.copytree(clinic, root)
-    lines = lines_of(root)
+    lines = clinics.lines_of(root)
     change({line["file"]: line for line in lines}, root)
-    write(root, lines)
+    clinics.write(root, lines)
     return root
 
 
-OFFICIAL = TASK | {"split": {"kind": "official"}}
+OFFICIAL = {"split": {"kind": "official"}}
 
 
 def test_a_clean_split_is_audited_and_proved(study, capsys):
@@ -113,11 +44,11 @@ def test_a_clean_split_is_audited_and_proved(study, capsys):
     assert "pretraining" in capsys.readouterr().out
 
 
-def test_the_same_patient_in_two_splits(study, clinic, tmp_path, capsys):
+def test_the_same_patient_in_two_splits(study, clinics, clinic, tmp_path, capsys):
     def leak(lines, root):
         lines["p8_0.png"]["split"] = "train"  # the other image of the patient is in the test part
 
-    root = changed(clinic, tmp_path, leak)
+    root = changed(clinics, clinic, tmp_path, leak)
     work = study(OFFICIAL, root)
     with pytest.raises(DataError, match=r"has 1 patients .* on both sides, 1 images"):
         index(work)
@@ -130,13 +61,13 @@ def test_the_same_patient_in_two_splits(study, clinic, tmp_path, capsys):
     assert set(locate(work.private, key)["path"]) == {"p8_0.png", "p8_1.png"}
     assert "P8" not in capsys.readouterr().out + (work.folder / FOUND).read_text()
 
-    allowed = study(OFFICIAL | {"split": {"kind": "official", "collisions": "allow"}}, root)
+    allowed = study({"split": {"kind": "official", "collisions": "allow"}}, root)
     audit_splits(allowed)
     summary = allowed.archive.summary["splits"]
     assert (summary["collisions"], summary["leaks"]) == ("allow", {"images": 1, "patients": 1})
     assert "every result leaks" in capsys.readouterr().err
 
-    removed = study(OFFICIAL | {"split": {"kind": "official", "collisions": "remove_from_training"}}, root)
+    removed = study({"split": {"kind": "official", "collisions": "remove_from_training"}}, root)
     audit_splits(removed)
     said = capsys.readouterr().out
     assert "as published: train and test share 1 patients" in said
@@ -144,11 +75,11 @@ def test_the_same_patient_in_two_splits(study, clinic, tmp_path, capsys):
     assert removed.archive.summary["splits"]["leaks"] == {"images": 0, "patients": 0}
 
 
-def test_the_command_ends_with_2_and_one_line(study, clinic, tmp_path):
+def test_the_command_ends_with_2_and_one_line(study, clinics, clinic, tmp_path):
     def leak(lines, root):
         lines["p8_0.png"]["split"] = "train"
 
-    work = study(OFFICIAL, changed(clinic, tmp_path, leak))
+    work = study(OFFICIAL, changed(clinics, clinic, tmp_path, leak))
     command = [sys.executable, "-m", "medssl.cli", "splits", "audit", "--config", str(work.study_file)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
@@ -159,11 +90,11 @@ def test_the_command_ends_with_2_and_one_line(study, clinic, tmp_path):
     assert allowed.returncode == 0, allowed.stderr
 
 
-def test_the_same_pixels_under_two_keys(study, clinic, tmp_path):
+def test_the_same_pixels_under_two_keys(study, clinics, clinic, tmp_path):
     def leak(lines, root):
         shutil.copy(root / "p8_0.png", root / "p0_0.png")
 
-    work = study(OFFICIAL, changed(clinic, tmp_path, leak))
+    work = study(OFFICIAL, changed(clinics, clinic, tmp_path, leak))
     with pytest.raises(
         DataError, match=r"train or validation and test share 1 identical images \(1 and 1 images\), 1 linked patients"
     ):
@@ -173,16 +104,16 @@ def test_the_same_pixels_under_two_keys(study, clinic, tmp_path):
     assert locate(work.private, key)["path"].tolist() == ["p8_0.png"]
 
 
-def test_a_reencoded_test_image_in_the_pretraining_source_is_dropped_by_its_key(study, clinic, tmp_path, capsys):
+def test_a_reencoded_test_image_in_the_pretraining_source_is_dropped_by_its_key(study, clinics, clinic, tmp_path, capsys):
     extra = tmp_path / "extra"
     extra.mkdir()
     lines = []
     for name, number in (("a.jpg", 16), ("b.jpg", 400)):  # 16: p8_0.png, a test image
         encoded = io.BytesIO()
-        picture(number).save(encoded, "JPEG", quality=60)
+        clinics.picture(number).save(encoded, "JPEG", quality=60)
         (extra / name).write_bytes(encoded.getvalue())
-        lines.append(lines_of(clinic)[0] | {"file": name, "patient": f"X{number}", "split": ""})
-    write(extra, lines)
+        lines.append(clinics.lines_of(clinic)[0] | {"file": name, "patient": f"X{number}", "split": ""})
+    clinics.write(extra, lines)
     work = study(OFFICIAL, data={"extra": {"card": "card.yaml", "root": str(extra)}}.items())
     audit_splits(work)
     splits = work.archive.splits
@@ -254,8 +185,8 @@ MULTILABEL = {"kind": "multilabel", "targets": ["finding", "mass"], "positive": 
         ({"kind": "regression", "target": "age"}, ("age",)),
     ],
 )
-def test_every_kind_is_indexed_split_and_audited(study, task, names, capsys):
-    work = study({"data": "clinic", "split": TASK["split"], **task})
+def test_every_kind_is_indexed_split_and_audited(study, clinics, task, names, capsys):
+    work = study({"data": "clinic", "split": clinics.TASK["split"], **task})
     archive = index(work)
     assert work.task.outputs.names == names
     labels = targets_of(archive.splits, work.task)
@@ -284,7 +215,7 @@ def test_every_kind_is_indexed_split_and_audited(study, task, names, capsys):
 def test_each_fold_is_a_split_of_its_own(study, capsys):
     tested = []
     for fold in range(3):
-        work = study(TASK | {"split": {"kind": "folds", "folds": 3, "fold": fold}})
+        work = study({"split": {"kind": "folds", "folds": 3, "fold": fold}})
         archive = index(work)  # in the same folder: the split is made again, the archive is not
         part = archive.splits[archive.splits["split"] == "test"]
         tested += part["row_key"].tolist()
@@ -339,9 +270,9 @@ def test_by_vendor(tmp_path, write_study):
         ({"split": {"kind": "held_out", "column": "affine", "values": [1]}}, r"task\.split\.column: is 'affine'"),
     ],
 )
-def test_a_task_that_does_not_fit_the_card(tmp_path, clinic, write_study, task, line):
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD, sort_keys=False))
-    base = TASK if "kind" not in task else {"data": "clinic"}
+def test_a_task_that_does_not_fit_the_card(tmp_path, clinics, clinic, write_study, task, line):
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(clinics.CARD, sort_keys=False))
+    base = clinics.TASK if "kind" not in task else {"data": "clinic"}
     data = {"clinic": {"card": "card.yaml", "root": str(clinic)}}
     with pytest.raises(StudyError, match=line) as caught:
         check_study(write_study(tmp_path, data=data, task=base | task))

@@ -58,6 +58,10 @@ def test_an_arm_that_was_not_pretrained_says_so(shown, facts_for):
     card, _, _ = _card(shown, facts_for, arm="imagenet")
     assert "The encoder was not trained by this study" in card
     assert "What the initial weights (imagenet) were trained on is not known" in card
+    card, _, _ = _card(shown, facts_for, arm="imagenet", about_arms=["imagenet: photographs.", "imagenet_2: radiographs."])
+    assert "The weights that it starts from (imagenet): photographs." in card
+    assert "radiographs." not in card
+    assert "is not known to this study" not in card
 
 
 def test_warnings_stand_first(shown, facts_for):

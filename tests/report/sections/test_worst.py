@@ -54,6 +54,8 @@ def test_errors_of_every_kind():
     targets |= {"label.q": [0.0, 0.0], "score.q": [0.2, 0.8], "threshold.q": [0.5, 0.5]}
     found = worst_rows(_table(**targets), Outputs("multilabel", ("p", "q")), set())
     assert found[["row_key", "said", "output"]].to_numpy().tolist() == [["k0", "not p", 0], ["k1", "q", 1]]
+    found = worst_rows(_table(**targets | {"threshold.p": [np.nan] * 2}), Outputs("multilabel", ("p", "q")), set())
+    assert found["row_key"].tolist() == ["k1"]  # nothing is said of p
 
 
 def _worst() -> list[WorstImage]:
