@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from medssl.data import manifest as tables
 from medssl.data.archive import MANIFEST, REJECTS
 from medssl.data.formats import Reject
-from medssl.data.journal import Journal, ordered_rows, read_segment
+from medssl.data.journal import Journal, items_of, ordered_rows, read_segment
 from medssl.data.private import write_locations
 from medssl.data.rows import RowBuilder
 from medssl.data.store import LUT_LENGTH, LUTS, write_store
@@ -54,7 +54,9 @@ def build_archive(
     # Arrow's own pool keeps what it once had, apart from everyone else's; malloc's is used again by what comes next.
     pa.set_memory_pool(pa.system_memory_pool())
     folder.mkdir(parents=True, exist_ok=True)
-    segments = journal.segments()
+    # Those alone that hold something of this archive: the others, such as those of another store.size, are removed once it stands.
+    keys = np.concatenate([content.keys for content in contents])
+    segments = [path for path in journal.segments() if np.isin(items_of(path), keys).any()]
     shards = {file: rows for path in segments for file, rows in read_segment(path, [])[1].items()}
     targets = sorted({target for content in contents for target in content.builder.card.targets})
     schema = tables.schema_of(tables.COLUMNS, targets)

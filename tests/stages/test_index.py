@@ -197,6 +197,16 @@ def test_fresh_reads_everything_again_and_leaves_nothing_behind(study):
     assert not old & set(pixels.iterdir())
 
 
+def test_another_size_of_the_store_is_made_without_fresh(study):
+    index(open_workspace(study[0]))
+    for size in (28, 32):
+        archive = index(open_workspace(study[0], [f"store.size={size}"]))
+        pixels = archive.pixels(np.arange(len(archive.manifest)), "auto").batch(np.arange(FILES)).pixels
+        assert pixels.shape == (FILES, 1, size, size)
+        listed = {shard["file"] for shard in archive.store.shards}
+        assert listed == {path.name for path in (study[0].parent / "work" / "pixels").glob("*.bin")}
+
+
 def test_a_killed_index_goes_on_where_it_stopped(study, tmp_path):
     study_file, root = study
     for number in range(FILES, 400):
