@@ -78,7 +78,7 @@ def measured(work: Workspace, archive: Archive, name: str, init: str, seed: int)
     features_seconds, features_busy = time.perf_counter() - began, time.process_time() - busy
     features, test = Features(images, values), archive.rows(source=work.task.data, split="test")
     truth = archive.splits["label"].iloc[test].to_numpy(np.int64)
-    cells = grid(work, [next(iter(work.study.arms))])
+    cells = grid(work, archive, [next(iter(work.study.arms))])
     draws, seconds, aurocs = Draws(work, archive), {}, {}
     began, busy = time.perf_counter(), time.process_time()
     for cell in cells:

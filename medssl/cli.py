@@ -89,12 +89,27 @@ def pretrain(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh =
 
 
 @app.command()
-def finetune(config: Config, sets: Sets = None, arm: Arms = None, fresh: Fresh = False) -> None:
+def finetune(
+    config: Config,
+    sets: Sets = None,
+    arm: Arms = None,
+    fresh: Fresh = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that fit cells; as many as pay off if left out.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Fit cells on a dask cluster: tls://host:8786.")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="Fit part k of n of the cells, as 3/16, for a SLURM array.")
+    ] = None,
+) -> None:
     """Every arm on small labelled sets; reads no label outside of the budgets."""
+    from medssl.grid.how import ExecutionHow, shard_of
+
+    how = ExecutionHow(workers, scheduler, shard_of(shard))
     work = _open(config, sets)
     from medssl.stages.finetune import finetune as stage
 
-    stage(work, arms=arm, fresh=fresh)
+    stage(work, arms=arm, fresh=fresh, how=how)
 
 
 @app.command()
@@ -121,12 +136,19 @@ def run(
     config: Config,
     sets: Sets = None,
     fresh: Fresh = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that read files, and that fit cells; see those commands.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Read files and fit cells on a dask cluster: tls://host:8786.")
+    ] = None,
 ) -> None:
     """Several stages as one thing, such as pipelines/imagenet_vs_in_domain.yaml."""
     work = _open(config, sets)
+    from medssl.grid.how import ExecutionHow
     from medssl.stages.pipeline import run_pipeline
 
-    run_pipeline(work, pipeline, fresh=fresh)
+    run_pipeline(work, pipeline, fresh=fresh, how=ExecutionHow(workers, scheduler))
 
 
 @app.command()

@@ -26,15 +26,33 @@ def _rising(span: list[float]) -> list[float]:
     return span
 
 
+def _seeds(value: Any) -> Any:
+    each = list(value.values()) if isinstance(value, dict) and value else [value]
+    if not all(isinstance(one, int) and not isinstance(one, bool) and 1 <= one <= MOST_SEEDS for one in each):
+        raise ValueError(
+            f"is {value!r}; allowed: a whole number from 1 to {MOST_SEEDS}, or one for each budget, such as {{10%: 3, all: 1}}"
+        )
+    return value
+
+
+MOST_SEEDS = 100
 Budget = Annotated[int | float | Literal["all"], BeforeValidator(_budget)]
+Seeds = Annotated[int | dict[str, int], BeforeValidator(_seeds)]
 Factors = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2), AfterValidator(_rising)]
+
+
+def budget_name(budget: int | float | str) -> str:
+    """How a budget is called in tables: `40` (patients), `10%`, `all`."""
+    if isinstance(budget, float):
+        return "all" if budget == 1.0 else f"{100 * budget:g}%"
+    return str(budget)
 
 
 class ModeSettings(StrictModel):
     """What every mode can say for itself."""
 
     budgets: list[Budget] | None = Field(default=None, min_length=1, description="null: finetune.budgets")
-    seeds: int | None = Field(default=None, ge=1, le=100, description="null: finetune.seeds")
+    seeds: Seeds | None = Field(default=None, description="null: finetune.seeds")
 
 
 class LinearSettings(ModeSettings):
@@ -111,8 +129,14 @@ class FinetuneSettings(StrictModel):
     """Small labelled sets: for each arm, mode, label budget and draw of labels one fit, called a cell."""
 
     budgets: list[Budget] = Field(default=["all"], min_length=1, description="Patients (a whole number), a share of them, or all")
-    seeds: int = Field(default=5, ge=1, le=100, description="Draws of labels")
+    seeds: Seeds = Field(
+        default=5,
+        description="Draws of labels: a number, or one for each budget by its name (20, 10%, all), such as {10%: 3, all: 1}",
+    )
     folds: int = Field(default=5, ge=2, le=10, description="Folds of the cross-validation inside a budget under 100 patients")
+    parallel: int | None = Field(
+        default=None, ge=1, le=64, description="Fits that share a GPU; null: as its memory allows, of a cluster's one"
+    )
     linear: LinearSettings | None = LinearSettings()
     linear_recalibrated: LinearSettings | None = Field(
         default=None, description="The control: BatchNorm statistics from the training images instead of those that were loaded"
@@ -128,6 +152,35 @@ class FinetuneSettings(StrictModel):
         if not self.modes():
             raise ValueError(f"{', '.join(MODES)} are all null; keep at least one")
         return self
+
+    @model_validator(mode="after")
+    def _seeds_name_the_budgets(self) -> FinetuneSettings:
+        shared = [mode for mode, own in self.modes().items() if own.seeds is None]
+        self._check_seeds("seeds", self.seeds, shared)
+        for mode, own in self.modes().items():
+            self._check_seeds(f"{mode}.seeds", own.seeds, [mode])
+        return self
+
+    def _check_seeds(self, key: str, seeds: int | dict[str, int] | None, modes: list[str]) -> None:
+        if not isinstance(seeds, dict):
+            return
+        names = list(dict.fromkeys(budget_name(budget) for mode in modes for budget in self.budgets_of(mode)))
+        if missing := [name for name in names if name not in seeds]:
+            raise ValueError(
+                f"{key} does not name the budget {missing[0]}; it must name each of {', '.join(names)}, or be a number"
+            )
+        if modes and (unknown := [name for name in seeds if name not in names]):
+            raise ValueError(f"{key} names '{unknown[0]}', which is no budget; allowed: {', '.join(names)}")
+
+    def budgets_of(self, mode: str) -> list[int | float | str]:
+        """The label budgets of a mode."""
+        return getattr(self, mode).budgets or self.budgets
+
+    def seeds_of(self, mode: str, budget: int | float | str) -> int:
+        """Draws of labels of a mode at one of its budgets."""
+        own = getattr(self, mode).seeds
+        seeds = self.seeds if own is None else own
+        return seeds[budget_name(budget)] if isinstance(seeds, dict) else seeds
 
     def modes(self) -> dict[str, ModeSettings]:
         """The settings of each mode that is done, in the order of MODES."""

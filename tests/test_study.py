@@ -77,6 +77,15 @@ def test_defaults(study_file):
         ("finetune.budgets=[1]", r"finetune\.budgets\.0: is 1; allowed: a number of patients \(2 or more\)"),
         ("finetune.budgets=[1.5]", r"finetune\.budgets\.0: is 1\.5; allowed"),
         ("finetune.linear=null", r"finetune: linear, linear_recalibrated, .*, layer_decay are all null"),
+        ("finetune.seeds=0", r"finetune\.seeds: is 0; allowed: a whole number from 1 to 100, or one for each budget"),
+        ("finetune.seeds={all: 101}", r"finetune\.seeds: is \{'all': 101\}; allowed: a whole number from 1 to 100"),
+        ("finetune.seeds={10%: 3}", r"finetune: seeds does not name the budget all; it must name each of all, or be a number"),
+        ("finetune.seeds={all: 1, 10%: 3}", r"finetune: seeds names '10%', which is no budget; allowed: all"),
+        (
+            "finetune.full={budgets: [0.1, 20], seeds: {10%: 3}}",
+            r"finetune: full\.seeds does not name the budget 20; it must name each of 10%, 20",
+        ),
+        ("finetune.parallel=0", r"finetune\.parallel: is 0"),
         ("version=2", r"version: is 2, this medssl reads version 1"),
         ("name=Has Blank", r"name: is 'Has Blank'; allowed: text that matches"),
         ("seed=true", r"seed: is True, should be a valid integer"),
@@ -97,6 +106,21 @@ def test_overrides_set_nested_keys_and_keep_the_rest(study_file):
     assert study.pretrain.optimizer.base_lr == 0.01
     assert study.task.split.test == 0.4
     assert study.task.target == "opacity"
+
+
+def test_draws_can_be_set_for_each_budget(study_file):
+    full = "{budgets: [0.01, 20, all], seeds: {1%: 3, '20': 2, all: 1}}"
+    settings = read_study(
+        study_file, ["finetune.budgets=[0.1, all]", "finetune.seeds={10%: 4, all: 1}", f"finetune.full={full}"]
+    ).finetune
+    assert [settings.seeds_of("linear", budget) for budget in settings.budgets_of("linear")] == [4, 1]
+    assert [settings.seeds_of("full", budget) for budget in settings.budgets_of("full")] == [3, 2, 1]
+
+
+def test_draws_of_all_modes_name_the_budgets_of_all(study_file):
+    changes = ["finetune.full={budgets: [20]}", "finetune.seeds={'20': 2, all: 1}"]
+    settings = read_study(study_file, changes).finetune
+    assert (settings.seeds_of("full", 20), settings.seeds_of("linear", "all")) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from medssl.data.split_kinds import LEAST_PATIENTS
 from medssl.data.stratify import Strata, deal, first, strata_of
 from medssl.data.targets import targets_of
 from medssl.errors import DataError
+from medssl.finetuning import budget_name
 from medssl.task import BinaryTask, MultilabelTask, RegressionTask, Task
 
 HOLD_OUT_FROM = 100  # patients
@@ -37,13 +38,6 @@ class LabelDraw:
     too_few: tuple[str, ...] = ()  # multilabel: targets with fewer than 2 positive or 2 negative patients in the budget
 
 
-def budget_name(budget: int | float | str) -> str:
-    """How a budget is called in tables: `40` (patients), `10%`, `all`."""
-    if isinstance(budget, float):
-        return "all" if budget == 1.0 else f"{100 * budget:g}%"
-    return str(budget)
-
-
 def draw_labels(
     splits: pd.DataFrame, exact_hash: pd.Series, budget: int | float | str, seed: int, draw: int, *, folds: int, task: Task
 ) -> LabelDraw:
@@ -62,11 +56,10 @@ def draw_labels(
         DataError: the pool is smaller than the budget, or a class has fewer than 2 patients in it (multilabel: no target has
             2 positive and 2 negative ones; regression: fewer than 4 patients).
     """
-    usable = (splits["split"] == "train") & splits["label"].notna()
-    rows = np.flatnonzero(usable.to_numpy())
+    rows = np.flatnonzero(_usable(splits).to_numpy())
     part = splits.iloc[rows].assign(exact_hash=exact_hash.iloc[rows])
     pool = part["group"].nunique()
-    wanted = _patients(budget, pool)
+    wanted = patients_of(budget, pool)
     strata = strata_of(part, task, seed, f"labels/{draw if wanted < pool else 0}")
     chosen = strata.of(first(strata, wanted))
     least, too_few = _least(chosen, task, f"draw {draw} of {budget_name(budget)}", f"the pool has {_in_words(strata, task)}")
@@ -80,7 +73,21 @@ def draw_labels(
     return LabelDraw(budget_name(budget), draw, wanted, rows, labels, groups, divisions, cross, too_few)
 
 
-def _patients(budget: int | float | str, pool: int) -> int:
+def pool_of(splits: pd.DataFrame) -> int:
+    """Labelled patients of the training part, linked ones as one: what a budget is drawn from."""
+    return splits.loc[_usable(splits), "group"].nunique()
+
+
+def _usable(splits: pd.DataFrame) -> pd.Series:
+    return (splits["split"] == "train") & splits["label"].notna()
+
+
+def patients_of(budget: int | float | str, pool: int) -> int:
+    """Patients that a budget comes to.
+
+    Raises:
+        DataError: more than the pool has.
+    """
     wanted = pool if budget == "all" else budget if isinstance(budget, int) else max(2, round(budget * pool))
     if wanted > pool:
         raise DataError(f"finetune.budgets: {budget} patients are asked for, the training part has {pool} labelled ones; use all")

@@ -8,22 +8,19 @@ loses the chunks that it was on, and dask gives them to another.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import pickle
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
+from medssl.clusters import connect
 from medssl.data.formats import Item
 from medssl.data.pool import TIME_LIMIT, Answer, Pool, Task
 from medssl.errors import DataError
 
-CONNECT = "30s"  # time for the scheduler to answer
 CHUNK = 32  # items a dask task: its scheduler handles some thousand tasks a second
 
 
@@ -33,8 +30,7 @@ def read_on_cluster(
     """What `task` makes of every item, in order, a chunk at a time; see `medssl.data.reading.read_archive`.
 
     Args:
-        address: of the scheduler, such as tls://head:8786. TLS is required unless it is on this machine; dask takes its
-            certificates from its own configuration (distributed.comm.tls).
+        address: of the scheduler, see `medssl.clusters.connect`.
 
     Yields:
         Up to `chunk` items, each with what came of it.
@@ -42,21 +38,10 @@ def read_on_cluster(
     Raises:
         DataError: dask is not installed, the address is not allowed, nobody answers, or workers keep dying.
     """
-    try:
-        from distributed import Client, KilledWorker, Security
-    except ImportError as error:
-        raise DataError("--scheduler: needs dask; install it with: pip install 'medssl[cluster]'") from error
-    secure = not is_loopback(address)
-    if secure and not address.startswith("tls://"):
-        raise DataError(
-            f"--scheduler {address}: images would cross the network unprotected; use tls:// with dask's distributed.comm.tls"
-        )
+    client = connect(address, DataError)
+    from distributed import KilledWorker  # after `connect`, which says how to install it
+
     left = (items[start : start + chunk] for start in range(0, len(items), chunk))
-    try:
-        security = Security(require_encryption=True) if address.startswith("tls://") else None
-        client = Client(address, timeout=CONNECT, security=security, set_as_default=False, direct_to_workers=False)
-    except (OSError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"--scheduler {address}: no answer ({type(error).__name__}); start it, or mend the address") from error
     with client:
         packed = pickle.dumps(task)
         ahead = max(8, 4 * sum(client.nthreads().values()))
@@ -71,16 +56,6 @@ def read_on_cluster(
                 ) from error
             waiting += [_submit(client, packed, part, time_limit) for part in islice(left, 1)]
             yield found
-
-
-def is_loopback(address: str) -> bool:
-    """Whether a dask address can only be reached from this machine."""
-    host = urlsplit(address if "://" in address else f"tcp://{address}").hostname or ""
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _submit(client: Any, packed: bytes, items: list[Item], time_limit: float) -> Any:

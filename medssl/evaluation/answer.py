@@ -154,8 +154,9 @@ def cautions(comparison: pd.DataFrame, pretrained: Collection[str] = (), unconve
 def _draws(rows: pd.DataFrame) -> list[str]:
     """What few label draws mean, of rows in which labels were drawn at all."""
     result = []
-    if len(once := list(dict.fromkeys(rows.loc[rows["n_seeds"] == 1, "mode"]))):
-        where = "" if (rows["n_seeds"] == 1).all() else f" in {list_of([mode_name(mode) for mode in once])}"
+    once = rows[rows["n_seeds"] == 1]
+    if len(once):
+        where = "" if len(once) == len(rows) else f" in {list_of(_once_in(rows))}"
         result.append(f"One label draw{where}: the intervals leave out the luck of which patients were labelled.")
     several = rows.loc[rows["n_seeds"] > 1, "n_seeds"]
     if len(several) and (fewest := int(several.min())) < max(BY_DRAWS):
@@ -164,6 +165,16 @@ def _draws(rows: pd.DataFrame) -> list[str]:
             + _found(BY_DRAWS, fewest, "label draws")
         )
     return result
+
+
+def _once_in(rows: pd.DataFrame) -> list[str]:
+    """The modes with one draw, and their budgets where it is not so at all of them."""
+    names = []
+    for mode, own in rows.groupby("mode", sort=False):
+        budgets = list(dict.fromkeys(own.loc[own["n_seeds"] == 1, "budget"]))
+        if budgets:
+            names.append(mode_name(mode) + ("" if (own["n_seeds"] == 1).all() else f" (budget {list_of(budgets)})"))
+    return names
 
 
 def _found(coverage: dict[int, int], size: int, what: str) -> str:

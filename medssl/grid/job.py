@@ -22,6 +22,7 @@ class Job:
     cost: float  # estimated seconds on one core; jobs are ordered and shared out by it
     needs_gpu: bool = False
     group: str = ""  # jobs of one group share what takes long to load, such as an encoder
+    after: str = ""  # key of a job that must be finished first, if it is among those to do
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,13 @@ class Worker:
 
     def ask_to_stop(self) -> None:
         """SIGTERM to the child."""
-        if self.lives:
-            self._child[0].terminate()
+        if (child := self._child) is not None and child[0].poll() is None:
+            child[0].terminate()
+
+    def interrupt(self) -> None:
+        """End the child at once, from another thread than the one that hears it, which then hears that it died."""
+        if (child := self._child) is not None:
+            child[0].kill()
 
     def kill(self) -> None:
         """End the child at once."""

@@ -15,6 +15,8 @@ from medssl.grid.job import Job
 START = 10.0
 """Seconds of work that a process must find to be worth its start: Python, torch, the archive."""
 PROCESS_MEMORY = 1.5 * 2**30  # bytes of the machine's memory: torch, a network, its batches
+GPU_SPEED = 50.0
+"""How many times as fast as one core a GPU is taken to be where the work for it is weighed: only its order matters."""
 GPU_SHARE = 0.9  # of a GPU's free memory that is handed out
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -41,27 +43,29 @@ def slots_of(jobs: Sequence[Job], how: ExecutionHow, limits: Limits) -> list[dic
     """For each process its variables that differ from this one's; an empty list: work in this process, children do not pay off.
 
     On the CPU as many as there are cores, memory and seconds of work for, the cores divided among them. Where jobs need a GPU,
-    `limits.parallel` a GPU or what its free memory holds. `how.workers` is kept to in any case.
+    at most `limits.parallel` a GPU or what its free memory holds. `how.workers` is kept to in any case.
 
     The threads of a process stay the same through the grid, since the last bits of a sum depend on them.
     """
     wanted = how.workers
     if limits.gpus and any(job.needs_gpu for job in jobs):
         places = _places(limits)
-        count = min(wanted or usable_cores(), len(places), len(jobs))
-        seen = [{} if limits.pinned else {"CUDA_VISIBLE_DEVICES": _visible(gpu)} for gpu in places[:count]]
+        count = min(wanted or _paying(jobs), len(places), len(jobs))
+        if wanted is None and count == 1:
+            return []
+        seen = [{} if limits.pinned else {"CUDA_VISIBLE_DEVICES": visible(gpu.index)} for gpu in places[:count]]
     else:
         count = min(wanted or _paying(jobs), len(jobs))
         seen = [{} for _ in range(count)]
-    if wanted is None and count == 1 and not any(seen):
-        return []
+        if wanted is None and count == 1:
+            return []
     threads = _threads(count)
     return [one | dict.fromkeys(_THREADS, str(threads)) for one in seen]
 
 
 def _paying(jobs: Sequence[Job]) -> int:
     by_memory = int(psutil.virtual_memory().available / PROCESS_MEMORY)
-    by_work = int(sum(job.cost for job in jobs) / START)
+    by_work = int(sum(job.cost / (GPU_SPEED if job.needs_gpu else 1) for job in jobs) / START)
     return max(1, min(usable_cores(), by_memory, by_work))
 
 
@@ -71,9 +75,10 @@ def _places(limits: Limits) -> list[Gpu]:
     return [gpu for turn in range(max(each)) for gpu, most in zip(limits.gpus, each, strict=True) if turn < most]
 
 
-def _visible(gpu: Gpu) -> str:
+def visible(index: int) -> str:
+    """What CUDA_VISIBLE_DEVICES must be for a child to see only the GPU that is `index` to this process."""
     mine = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return mine.split(",")[gpu.index].strip() if mine else str(gpu.index)
+    return mine.split(",")[index].strip() if mine else str(index)
 
 
 def _threads(count: int) -> int:

@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from medssl.stages.workspace import Workspace
 from medssl.tracking.locks import locked
 
 BATCH = 128
+FEATURES = "features.npy"
 
 
 @dataclass
@@ -115,17 +117,29 @@ def arm_features(
     Args:
         recalibrated: of a copy of the encoder whose BatchNorm statistics are those of the task's training images.
     """
-    folder = work.folder / "finetune" / "features" / arm.arm / str(arm.run) / ("recalibrated" if recalibrated else "as_is")
+    folder = features_folder(work, arm.arm, arm.run, recalibrated=recalibrated)
     rows, inputs = labelled_rows(work, archive), feature_inputs(work, archive, arm.sha256, recalibrated=recalibrated)
-    path = folder / "features.npy"
+    path = folder / FEATURES
     with locked(folder.with_name(f".{folder.name}.lock"), timeout=math.inf):
-        if not (is_made_from(folder, inputs) and path.exists()):
+        if not has_features(work, archive, arm, recalibrated=recalibrated):
             values = _computed(work, archive, arm, rows, device, recalibrated)
             with replacing(path) as temporary:
                 np.save(temporary, values, allow_pickle=False)
             write_receipt(folder, inputs, shape=list(values.shape))
             say("features", f"{arm.arm}: {values.shape[0]:,} images, {values.shape[1]:,} features each")
     return Features(rows, np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def features_folder(work: Workspace, arm: str, run: int, *, recalibrated: bool = False) -> Path:
+    """Where the features of an arm's pretraining run are kept."""
+    return work.folder / "finetune" / "features" / arm / str(run) / ("recalibrated" if recalibrated else "as_is")
+
+
+def has_features(work: Workspace, archive: Archive, arm: ArmEncoder, *, recalibrated: bool = False) -> bool:
+    """Whether the arm's features are there, made from today's inputs."""
+    folder = features_folder(work, arm.arm, arm.run, recalibrated=recalibrated)
+    inputs = feature_inputs(work, archive, arm.sha256, recalibrated=recalibrated)
+    return is_made_from(folder, inputs) and (folder / FEATURES).exists()
 
 
 def _computed(

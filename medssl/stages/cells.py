@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medssl.data.archive import Archive
-from medssl.data.budgets import LabelDraw, budget_name, draw_labels
+from medssl.data.budgets import LabelDraw, draw_labels, patients_of, pool_of
+from medssl.finetuning import budget_name
 from medssl.stages.workspace import Workspace
 
 DETERMINISTIC = ("linear", "linear_recalibrated", "knn")
@@ -33,16 +34,33 @@ class Cell:
         return work.folder / "finetune" / "cells" / self.name
 
 
-def grid(work: Workspace, arms: list[str]) -> list[Cell]:
-    """Every cell of the study for `arms`, arm by arm."""
-    settings, cells = work.study.finetune, []
+def grid(work: Workspace, archive: Archive, arms: list[str]) -> list[Cell]:
+    """Every cell of the study for `arms`, arm by arm, each once.
+
+    Budgets that come to the same number of patients give the same cells and stand under the name of the first; one that comes to the
+    whole pool is called `all`, however it is written.
+
+    Raises:
+        DataError: a budget is larger than the pool.
+    """
+    settings, pool, cells = work.study.finetune, pool_of(archive.splits), {}
+    budgets = {mode: _distinct(settings.budgets_of(mode), pool) for mode in settings.modes()}
     for arm in arms:
         for run in range(work.study.runs_of(arm)):
-            for mode, own in settings.modes().items():
-                for budget in own.budgets or settings.budgets:
-                    one = mode in DETERMINISTIC and budget_name(budget) == "all"
-                    cells += [Cell(arm, run, mode, budget, draw) for draw in range(1 if one else own.seeds or settings.seeds)]
-    return cells
+            for mode, distinct in budgets.items():
+                for budget, same in distinct.items():
+                    draws = max(settings.seeds_of(mode, each) for each in same)
+                    one = mode in DETERMINISTIC and budget == "all"
+                    cells |= dict.fromkeys(Cell(arm, run, mode, budget, draw) for draw in range(1 if one else draws))
+    return list(cells)
+
+
+def _distinct(budgets: list[int | float | str], pool: int) -> dict[int | float | str, list[int | float | str]]:
+    """Budget -> the budgets as written that are the same number of patients, itself included."""
+    by_size: dict[int, list[int | float | str]] = {}
+    for budget in budgets:
+        by_size.setdefault(patients_of(budget, pool), []).append(budget)
+    return {"all" if size == pool else same[0]: same for size, same in by_size.items()}
 
 
 class Draws:

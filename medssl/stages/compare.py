@@ -71,7 +71,8 @@ def compare(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fal
 
 
 def _make(work: Workspace, facts: Facts, arms: list[str], folder: Path) -> Tables:
-    context, cells = CellContext(work), grid(work, arms)
+    context = CellContext(work)
+    cells = grid(work, context.archive, arms)
     predictions = pd.read_parquet(work.folder / "evaluate" / PREDICTIONS)
     outputs = read_outputs(work.folder / "evaluate")
     tables = make_tables(work, context.archive, predictions, outputs)

@@ -54,7 +54,7 @@ def collect_facts(work: Workspace, archive: Archive, arms: list[str]) -> Facts:
             "window": encoder.window,
         },
         pretraining=_flat(described(plan_of(study))) if any(study.arms[name].method for name in arms) else {},
-        finetuning=_flat(study.finetune.model_dump(mode="json")),
+        finetuning=_flat(study.finetune.model_dump(mode="json", exclude={"parallel"})),
         versions={"medssl": medssl.__version__} | {name: metadata.version(name) for name in LIBRARIES},
         digests={
             "data": archive.data_digest[:16],

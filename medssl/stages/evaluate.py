@@ -33,8 +33,7 @@ def evaluate(work: Workspace, *, arms: list[str] | None = None, fresh: bool = Fa
         UserError: see the errors of each part.
     """
     finetune(work, arms=arms)
-    index(work)
-    context, cells = CellContext(work), grid(work, work.chosen_arms(arms))
+    context, cells = CellContext(work), grid(work, index(work), work.chosen_arms(arms))
     inputs = {cell: context.inputs(cell) for cell in cells}
     todo = [cell for cell in cells if fresh or not is_made_from(_folder(work, cell), inputs[cell])]
     if not todo:

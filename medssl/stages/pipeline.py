@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from medssl.errors import StudyError
+from medssl.grid import ExecutionHow
 from medssl.stages.compare import compare
 from medssl.stages.evaluate import evaluate
 from medssl.stages.finetune import finetune
@@ -28,17 +29,20 @@ class Pipeline(StrictModel):
     stages: list[Literal["index", "pretrain", "finetune", "evaluate", "compare"]] = Field(min_length=1)
 
 
-def run_pipeline(work: Workspace, path: Path, *, fresh: bool = False) -> None:
+def run_pipeline(work: Workspace, path: Path, *, fresh: bool = False, how: ExecutionHow = ExecutionHow()) -> None:
     """Run every stage of a pipeline file. A stage that has nothing to do says so.
+
+    Args:
+        how: who reads files and fits cells; shards are for single stages.
 
     Raises:
         StudyError: the pipeline file is wrong.
         UserError: see the errors of each stage.
     """
     stages: dict[str, Callable[..., object]] = {
-        "index": functools.partial(index, look=True),
+        "index": functools.partial(index, look=True, how=how),
         "pretrain": pretrain,
-        "finetune": finetune,
+        "finetune": functools.partial(finetune, how=how),
         "evaluate": evaluate,
         "compare": compare,
     }

@@ -22,7 +22,7 @@ class SmallestBudget:
         """Raises: StudyError: the study has no task; DataError: see `draw_labels`."""
         _ = work.task
         finetune = work.study.finetune
-        budgets = [budget for mode in finetune.modes().values() for budget in mode.budgets or finetune.budgets]
+        budgets = [budget for mode in finetune.modes() for budget in finetune.budgets_of(mode)]
         draws = [
             draw_labels(
                 archive.splits, archive.manifest["exact_hash"], budget, work.study.seed, 0, folds=finetune.folds, task=work.task

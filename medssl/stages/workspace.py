@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -95,11 +95,16 @@ class Workspace:
         return [name for name in self.study.arms if not only or name in only]
 
     def next_log(self, name: str, *, resume: bool = False) -> Path:
-        """The folder of the log of a run: a new number, or the last one where a run goes on."""
+        """The folder of the log of a run: a new number, which no other command gets, or the last one where a run goes on."""
         base = self.folder / "tracking" / name
-        numbers = sorted(int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit())
-        last = numbers[-1] if numbers else 0
-        return base / f"{last if resume and last else last + 1:03d}"
+        last = max((int(path.name) for path in base.glob("[0-9]*") if path.name.isdigit()), default=0)
+        if resume and last:
+            return base / f"{last:03d}"
+        while True:
+            last += 1
+            with suppress(FileExistsError):
+                (base / f"{last:03d}").mkdir(parents=True)
+                return base / f"{last:03d}"
 
     def tracking_settings(self) -> TrackingSettings:
         """Where this study's runs are shown."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from medssl.augment.evaluate import eval_view
-from medssl.data.budgets import budget_name
 from medssl.errors import StudyError
+from medssl.finetuning import budget_name
 from medssl.models.gradcam import grad_cam
 from medssl.report.worst import WorstImage, worst_rows
 from medssl.stages.cell_context import CellContext

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from medssl.data.cluster import CHUNK, is_loopback, read_on_cluster
+from medssl.data.cluster import CHUNK, read_on_cluster
 from medssl.data.formats import Item, ReadOptions, Reject
 from medssl.data.reading import ReadTask, read_archive
 from medssl.errors import DataError
@@ -102,25 +102,8 @@ def test_pixels_do_not_cross_a_network_in_clear():
         next(read_on_cluster(task, items(), "tcp://10.0.0.1:8786"))
 
 
-@pytest.mark.parametrize(
-    ("address", "loopback"),
-    [
-        ("tcp://127.0.0.1:8786", True),
-        ("127.0.0.1:8786", True),
-        ("tcp://localhost:8786", True),
-        ("tcp://[::1]:8786", True),
-        ("tcp://10.0.0.1:8786", False),
-        ("tcp://head:8786", False),
-        ("tcp://127.0.0.1.example.org:1", False),
-        ("", False),
-    ],
-)
-def test_what_is_this_machine(address, loopback):
-    assert is_loopback(address) == loopback
-
-
 def test_a_scheduler_that_is_not_there_is_one_line(monkeypatch):
-    monkeypatch.setattr("medssl.data.cluster.CONNECT", "1s")
+    monkeypatch.setattr("medssl.clusters.CONNECT", "1s")
     task = ReadTask("raster", None, (), ReadOptions(), 16)
     with pytest.raises(DataError, match="no answer"):
         next(read_on_cluster(task, items(), "tcp://127.0.0.1:9"))

@@ -109,3 +109,8 @@ def test_all_labels_are_no_draw():
     assert not any("label draw" in text for text in cautions(rows(("all", 300, 0.0, -0.1, 0.1), draws=1)))
     some = pd.concat([rows(("20", 20, 0.0, -0.1, 0.1), draws=1).assign(mode="full"), rows(("20", 20, 0.0, -0.1, 0.1), draws=10)])
     assert any("One label draw in Full fine-tuning" in text for text in cautions(some))
+
+
+def test_one_draw_at_some_budgets_is_said_of_these():
+    table = pd.concat([rows(("1%", 20, 0.0, -0.1, 0.1), draws=3), rows(("10%", 200, 0.0, -0.1, 0.1), draws=1)])
+    assert any("One label draw in Linear probe (budget 10%):" in text for text in cautions(table))

@@ -9,7 +9,7 @@ from medssl.grid.job import Outcome
 
 def board_of(*jobs, done=None, told=None):
     return Board(
-        [Job(key, cost, group=group) for key, cost, group in jobs],
+        [job if isinstance(job, Job) else Job(job[0], job[1], group=job[2]) for job in jobs],
         (done if done is not None else {}).__setitem__,
         (told if told is not None else []).append,
     )
@@ -79,3 +79,54 @@ def test_nothing_is_handed_out_before_the_wait_is_over():
     board.note(0, Outcome("busy"))
     assert board.take(0) is None
     assert board.open == 1
+
+
+def test_a_job_waits_for_the_one_that_it_comes_after():
+    board = board_of(
+        Job("cell", 9, after="features"), Job("features", 1), Job("network", 5), Job("other", 3, after="done before")
+    )
+    assert board.take(0).key == "network"
+    assert board.take(1).key == "other", "what is not among the jobs is waited for by none"
+    board.note(1, Outcome("done"))
+    assert board.take(1).key == "features"
+    board.note(0, Outcome("done"))
+    assert board.take(0) is None
+    board.note(1, Outcome("done"))
+    assert board.take(0).key == "cell"
+
+
+def test_what_comes_after_a_failure_fails_with_it():
+    board = board_of(Job("features", 1), Job("cell", 9, after="features"), Job("more", 1, after="cell"), Job("other", 1))
+    assert board.take(0).key == "features"
+    board.note(0, Outcome("failed", error="ValueError: of it", detail="Traceback"))
+    assert [(failure.key, failure.error) for failure in board.summary.failures] == [
+        ("features", "ValueError: of it"),
+        ("cell", "features has failed, which it needs"),
+        ("more", "cell has failed, which it needs"),
+    ]
+    assert finish(board, 0) == "other"
+    assert board.open == 0
+
+
+def test_what_waits_for_a_job_of_another_command_is_said(monkeypatch):
+    monkeypatch.setattr("medssl.grid.board.WAIT", 0.0)
+    told = []
+    board = board_of(Job("features", 1), Job("cell", 9, after="features"), told=told)
+    board.take(0)
+    board.note(0, Outcome("busy"))
+    assert told == ["another command is at 1 of what is left; waiting for it"]
+    assert board.take(0).key == "features"
+    board.note(0, Outcome("taken"))
+    assert board.take(0).key == "cell"
+
+
+def test_a_worker_without_a_gpu_takes_no_job_that_needs_one():
+    board = board_of(Job("network", 9, needs_gpu=True), Job("probe", 1))
+    assert board.wants_gpu
+    assert board.take(0, gpu=False).key == "probe"
+    assert board.take(1, gpu=False) is None
+    assert board.take(2).key == "network"
+    assert not board.wants_gpu, "somebody is at it"
+    board.note(2, Outcome("died", error="its process died"))
+    assert board.wants_gpu
+    assert board.take(1, gpu=False) is None

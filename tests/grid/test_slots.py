@@ -15,7 +15,7 @@ def machine(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-def jobs(count=20, cost=100.0, needs_gpu=False):
+def jobs(count=20, cost=1000.0, needs_gpu=False):
     return [Job(str(number), cost, needs_gpu) for number in range(count)]
 
 
@@ -70,3 +70,7 @@ def test_a_study_that_names_its_gpu_keeps_it():
 
 def test_jobs_without_need_of_a_gpu_go_by_cores():
     assert len(slots_of(jobs(), ExecutionHow(), Limits((Gpu(0, 2**40),), parallel=1))) > 1
+
+
+def test_little_work_for_a_gpu_is_done_without_children():
+    assert slots_of(jobs(20, 10.0, needs_gpu=True), ExecutionHow(), Limits((Gpu(0, 2**40),))) == []

@@ -69,7 +69,9 @@ def test_every_mode_scores_every_test_image_once(study, context):
 
 
 def test_what_was_chosen_stands_in_the_receipt(context):
-    facts = {cell.mode: read_receipt(cell.folder(context.work))["facts"] for cell in grid(context.work, ["imagenet"])}
+    facts = {
+        cell.mode: read_receipt(cell.folder(context.work))["facts"] for cell in grid(context.work, context.archive, ["imagenet"])
+    }
     assert facts["linear"]["regularization"][0] in (1e-3, 1e-2, 0.1, 1.0, 10.0)
     assert facts["knn"]["k"] >= 1
     assert facts["full"]["search"]["trials"] == len(facts["full"]["search"]["tried"]) == 2
@@ -86,7 +88,7 @@ def test_every_arm_is_tried_at_the_same_points(context):
 
 
 def test_validation_predictions_are_those_of_the_budget(context):
-    for cell in grid(context.work, ["random"]):
+    for cell in grid(context.work, context.archive, ["random"]):
         table = pd.read_parquet(cell.folder(context.work) / VALIDATION)
         inside = set(context.archive.splits["row_key"].iloc[context.draws.of(cell).rows])
         assert set(table["row_key"]) <= inside
